@@ -1,0 +1,1 @@
+"""Durable orchestrations for asyncio services."""

@@ -1,0 +1,89 @@
+"""History event <-> plain dict. Nothing else knows the stored form.
+
+Rule of this file: a stored event is ``{"type": ..., <fields that are not None>}``, readable in
+any database viewer. A type or field it does not know raises UnsupportedHistoryError: a
+history written by a newer version is parked, never guessed at and never rewritten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from operator import attrgetter
+from typing import Any, get_args
+
+from durable.core.errors import FailureDetails, UnsupportedHistoryError
+from durable.core.events import HistoryEvent
+
+FORMAT = 1
+"""Version of the stored form, kept in each checkpoint; raise it when an old reader would misread."""
+
+_CLASSES: dict[str, type[Any]] = {cls.__name__: cls for cls in get_args(HistoryEvent)}
+_FIELDS: dict[type[Any], tuple[str, ...]] = {
+    cls: tuple(f.name for f in fields(cls)) for cls in (*_CLASSES.values(), FailureDetails)
+}
+
+
+def _getter(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
+    if len(names) == 1:
+        single = attrgetter(names[0])
+        return lambda event: (single(event),)
+    return attrgetter(*names)
+
+
+_GETTERS = {cls: _getter(names) for cls, names in _FIELDS.items()}
+
+
+def failure_to_dict(failure: FailureDetails) -> dict[str, Any]:
+    """The stored form of a failure, its causes nested."""
+    values = zip(_FIELDS[FailureDetails], _GETTERS[FailureDetails](failure), strict=True)
+    stored = {name: value for name, value in values if value is not None}
+    if failure.cause is not None:
+        stored["cause"] = failure_to_dict(failure.cause)
+    return stored
+
+
+def failure_from_dict(stored: Mapping[str, Any]) -> FailureDetails:
+    """The failure that :func:`failure_to_dict` stored."""
+    cause = stored.get("cause")
+    return FailureDetails(
+        stored["error_type"],
+        stored["message"],
+        stored.get("stack_trace"),
+        failure_from_dict(cause) if cause is not None else None,
+    )
+
+
+def event_to_dict(event: HistoryEvent) -> dict[str, Any]:
+    """The stored form of an event: JSON and BSON types only."""
+    cls = type(event)
+    values = zip(_FIELDS[cls], _GETTERS[cls](event), strict=True)
+    stored: dict[str, Any] = {"type": cls.__name__} | {name: value for name, value in values if value is not None}
+    if "failure" in stored:
+        stored["failure"] = failure_to_dict(stored["failure"])
+    return stored
+
+
+def event_from_dict(stored: Mapping[str, Any]) -> HistoryEvent:
+    """The event that :func:`event_to_dict` stored.
+
+    Raises:
+        UnsupportedHistoryError: the type, or a field of it, is not known to this version.
+    """
+    values = dict(stored)
+    name = values.pop("type", "")
+    cls = _CLASSES.get(name)
+    if cls is None:
+        raise UnsupportedHistoryError(
+            f"history event of type {name!r} is not known to this version of durable; upgrade this worker"
+        )
+    if "failure" in values:
+        values["failure"] = failure_from_dict(values["failure"])
+    try:
+        event: HistoryEvent = cls(**values)
+    except TypeError as error:
+        raise UnsupportedHistoryError(
+            f"history event {name} has fields this version of durable does not understand ({error}); "
+            "upgrade this worker"
+        ) from error
+    return event

@@ -1,0 +1,180 @@
+"""History events: the immutable facts an instance is made of.
+
+Rule of this file: values only. Names and fields follow the Durable Task vocabulary
+(Azure/durabletask, ``src/DurableTask.Core/History``). Timestamps and ``fire_at`` are
+integer microseconds since the epoch, UTC: BSON dates keep milliseconds only and would
+change a value at replay. Payloads (``input``, ``result``, ``status``) are JSON text, opaque here.
+
+A turn is recorded as the events that arrived, OrchestratorStarted, what the code decided,
+OrchestratorCompleted. A *command* is a decision event that is not committed yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from durable.core.errors import FailureDetails
+
+ORDER_RULE = 1
+"""Version of the rule "apply one event, run to quiescence, next event" (``ExecutionStarted.engine``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionStarted:
+    """The first event of an execution. ``input`` holds the encoded arguments."""
+
+    timestamp: int
+    instance_id: str
+    execution_id: str
+    name: str
+    input: str
+    version: str | None = None
+    scheduled_start: int | None = None
+    tags: Mapping[str, str] | None = None
+    engine: int = ORDER_RULE
+    runtime: str | None = None  # Python and anyio versions: callback order may differ between them
+
+
+@dataclass(frozen=True, slots=True)
+class OrchestratorStarted:
+    """A turn ran at ``timestamp``; this is the time the orchestrator sees in that turn."""
+
+    timestamp: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaskScheduled:
+    """The orchestrator called an activity. ``at`` is the calling source line, for messages only."""
+
+    timestamp: int
+    task_id: int
+    name: str
+    input: str
+    timeout: int | None = None  # microseconds for one attempt
+    at: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskCompleted:
+    """An activity ended well. ``attempt`` counts deliveries; ``started_at`` is the attempt's start."""
+
+    timestamp: int
+    task_id: int
+    result: str
+    attempt: int = 1
+    started_at: int | None = None
+    worker: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFailed:
+    """An activity raised, timed out, or was given up as poison."""
+
+    timestamp: int
+    task_id: int
+    failure: FailureDetails
+    attempt: int = 1
+    started_at: int | None = None
+    worker: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskCancelRequested:
+    """The orchestrator no longer waits for this activity or timer; its outcome is not recorded."""
+
+    timestamp: int
+    task_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class TimerCreated:
+    timestamp: int
+    task_id: int
+    fire_at: int
+    at: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TimerFired:
+    timestamp: int
+    task_id: int
+    fire_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class CustomStatusSet:
+    timestamp: int
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class OrchestratorCompleted:
+    """The turn came to rest; the events up to here are one checkpoint."""
+
+    timestamp: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionCompleted:
+    """The execution ended: ``status`` is ``"Completed"`` with ``result`` or ``"Failed"`` with ``failure``."""
+
+    timestamp: int
+    status: str
+    result: str | None = None
+    failure: FailureDetails | None = None
+
+
+HistoryEvent: TypeAlias = (
+    ExecutionStarted
+    | OrchestratorStarted
+    | TaskScheduled
+    | TaskCompleted
+    | TaskFailed
+    | TaskCancelRequested
+    | TimerCreated
+    | TimerFired
+    | CustomStatusSet
+    | OrchestratorCompleted
+    | ExecutionCompleted
+)
+
+ArrivedEvent: TypeAlias = ExecutionStarted | TaskCompleted | TaskFailed | TimerFired
+"""Events that come to an instance from outside and open a turn."""
+
+Decision: TypeAlias = TaskScheduled | TaskCancelRequested | TimerCreated | CustomStatusSet | ExecutionCompleted
+"""Events that the orchestrator's code causes; before the commit they are commands."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedTurn:
+    """One committed turn, taken apart: what arrived, when it ran, what the code decided."""
+
+    arrived: tuple[ArrivedEvent, ...]
+    timestamp: int
+    decisions: tuple[Decision, ...]
+
+
+def split_turns(history: Iterable[HistoryEvent]) -> Iterator[RecordedTurn]:
+    """Cut a history into its turns. Raises ValueError when the rows are not whole turns."""
+    arrived: list[ArrivedEvent] = []
+    decisions: list[Decision] = []
+    timestamp: int | None = None
+    for event in history:
+        match event:
+            case OrchestratorStarted():
+                timestamp = event.timestamp
+            case OrchestratorCompleted() if timestamp is not None:
+                yield RecordedTurn(tuple(arrived), timestamp, tuple(decisions))
+                arrived, decisions, timestamp = [], [], None
+            case ExecutionStarted() | TaskCompleted() | TaskFailed() | TimerFired() if timestamp is None:
+                arrived.append(event)
+            case (
+                TaskScheduled() | TaskCancelRequested() | TimerCreated() | CustomStatusSet() | ExecutionCompleted()
+            ) if timestamp is not None:
+                decisions.append(event)
+            case _:
+                raise ValueError(f"history rows are out of order: unexpected {event}")
+    if arrived or decisions or timestamp is not None:
+        raise ValueError("history ends inside a turn: OrchestratorCompleted is missing")
