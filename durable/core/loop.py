@@ -1,0 +1,409 @@
+"""The deterministic event loop: a FIFO ready queue, virtual time, and nothing of the outside world.
+
+Rule of this file: what runs, and in which order, depends on the code and the events applied
+and on nothing else - not on addresses, hash seeds, clocks or threads. The loop runs *nested*
+in the host's loop and thread: :meth:`DeterministicLoop.run_until_idle` swaps itself in,
+runs handles until none is ready, and swaps the host back.
+
+It implements the dozen methods that asyncio's and anyio's primitives call. All others raise
+:class:`NonDeterminismError` saying what to use instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import contextlib
+import sys
+import warnings
+import weakref
+from asyncio import events as _events
+from asyncio import tasks as _tasks
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+from contextvars import Context, copy_context
+from inspect import iscoroutinefunction
+from types import FrameType
+from typing import Any, NoReturn
+
+from durable.core.errors import LoopDiscardedError, NonDeterminismError, RunawayTurnError
+from durable.core.futures import DurableCall, DurableFuture, Future, Task
+
+CALLBACK_LIMIT = 100_000
+"""Callbacks one event may cause before its turn counts as running away."""
+
+_KEEPS_TASK_PER_THREAD = sys.version_info >= (3, 14)
+
+
+class Handle:
+    """A callback in the ready queue or on a timer; the part of ``asyncio.Handle`` that primitives use."""
+
+    __slots__ = ("__weakref__", "_args", "_callback", "_cancelled", "_context", "_loop", "_when", "task_id")
+
+    def __init__(
+        self,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        loop: DeterministicLoop,
+        context: Context | None,
+        when: float = 0.0,
+    ) -> None:
+        self._callback = callback
+        self._args = args
+        self._loop = loop
+        self._context = context if context is not None else copy_context()
+        self._cancelled = False
+        self._when = when
+        self.task_id = 0  # of the durable timer, once it is recorded
+
+    def cancel(self) -> None:
+        if not self._cancelled:
+            self._cancelled = True
+            self._loop.handle_cancelled(self)
+
+    def cancelled(self) -> bool:
+        return self._cancelled
+
+    def when(self) -> float:
+        """The time this handle was scheduled for, in the loop's seconds."""
+        return self._when
+
+    def run(self) -> None:
+        """Call the callback in its context; what it raises goes to the loop's exception handler."""
+        try:
+            self._context.run(self._callback, *self._args)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            message = f"Exception in callback {self._callback!r}"
+            self._loop.call_exception_handler({"message": message, "exception": error, "handle": self})
+
+
+class DeterministicLoop(asyncio.AbstractEventLoop):
+    """An event loop whose order of execution is a function of its inputs.
+
+    ``salt`` offsets the hashes of its tasks and futures (see ``ids.hash_salt``). Subclasses say
+    what a timer is by :meth:`add_timer` and :meth:`handle_cancelled`.
+    """
+
+    def __init__(self, salt: int = 0) -> None:
+        self._ready: deque[Handle] = deque()
+        self._now = 0.0
+        self._seq = salt
+        self._task_names = 0
+        self._tasks: list[weakref.ref[Task]] = []
+        self._prune_at = 64
+        self._asyncgens: dict[int, AsyncGenerator[Any, Any]] = {}
+        self._accepting = False
+        self._discarded = False
+        _install_ordered_set()
+
+    # --- what primitives call ------------------------------------------------------------
+
+    def time(self) -> float:
+        """Virtual seconds; stands still while callbacks run."""
+        return self._now
+
+    def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> Handle:  # type: ignore[override]
+        if not self._accepting:
+            self._refuse_outside()
+        handle = Handle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
+
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> Handle:
+        return self.call_at(self._now + delay, callback, *args, context=context)
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> Handle:
+        if not self._accepting:
+            self._refuse_outside()
+        handle = Handle(callback, args, self, context, when)
+        if when <= self._now:
+            self._ready.append(handle)
+        else:
+            self.add_timer(handle)
+        return handle
+
+    def create_future(self) -> Future:
+        return Future(loop=self)
+
+    def create_task(  # type: ignore[override]
+        self,
+        coro: Coroutine[Any, Any, Any],
+        *,
+        name: str | None = None,
+        context: Context | None = None,
+        **kwargs: Any,
+    ) -> Task | DurableFuture:
+        if not self._accepting:
+            self._refuse_outside()
+        if type(coro) is DurableCall:
+            future = coro.start()
+            if name is not None:
+                future.set_name(name)
+            return future
+        self._task_names += 1
+        # The name is given here because asyncio's own counter is shared by the whole process.
+        task = Task(coro, loop=self, name=name or f"Task-{self._task_names}", context=context, **kwargs)
+        self._remember(task)
+        return task
+
+    def get_debug(self) -> bool:
+        return False
+
+    def set_debug(self, enabled: bool) -> None:
+        """Accepted and ignored: debug mode would time callbacks by the real clock."""
+
+    def is_running(self) -> bool:
+        return _events._get_running_loop() is self
+
+    def is_closed(self) -> bool:
+        return self._discarded
+
+    def get_task_factory(self) -> None:
+        return None
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """Report what a callback raised. Silent here; a subclass passes it on."""
+
+    # --- what subclasses define ------------------------------------------------------------
+
+    def add_timer(self, handle: Handle) -> None:
+        """Take a handle that is due later than now."""
+        raise NotImplementedError
+
+    def handle_cancelled(self, handle: Handle) -> None:
+        """A handle was cancelled for the first time."""
+
+    # --- what the engine calls -------------------------------------------------------------
+
+    def next_seq(self) -> int:
+        self._seq += 1
+        return self._seq
+
+    def advance_to(self, now: float) -> None:
+        """Set the time; it never goes back."""
+        self._now = max(self._now, now)
+
+    def make_ready(self, handle: Handle) -> None:
+        """Put a timer's handle that is due into the ready queue."""
+        self.advance_to(handle._when)
+        self._ready.append(handle)
+
+    def run_until_idle(self, apply: Callable[[], object] | None = None) -> None:
+        """Call ``apply``, then run callbacks until none is ready, with this loop as the running one.
+
+        Raises:
+            RunawayTurnError: more than ``CALLBACK_LIMIT`` callbacks ran.
+        """
+        # The order of these swaps matters on 3.14, where a thread has one slot for the current task.
+        host = _events._get_running_loop()
+        host_task = _tasks._swap_current_task(host, None) if host and _KEEPS_TASK_PER_THREAD else None  # type: ignore[attr-defined]
+        hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(self._asyncgen_started, _keep)
+        _events._set_running_loop(self)
+        self._accepting = True
+        try:
+            if apply is not None:
+                apply()
+            self._run_ready()
+        finally:
+            self._accepting = False
+            _events._set_running_loop(host)
+            sys.set_asyncgen_hooks(*hooks)
+            if host_task is not None:
+                _tasks._swap_current_task(host, host_task)  # type: ignore[attr-defined]
+
+    def _run_ready(self) -> None:
+        ready = self._ready
+        for _ in range(CALLBACK_LIMIT):
+            if not ready:
+                return
+            handle = ready.popleft()
+            if not handle._cancelled:
+                handle.run()
+        raise RunawayTurnError(
+            f"the orchestrator ran {CALLBACK_LIMIT} callbacks without coming to rest; "
+            "does it loop on asyncio.sleep(0), or retry forever inside a cancelled scope?"
+        )
+
+    def live_tasks(self) -> list[Task]:
+        """The tasks that are not done, oldest first."""
+        return [task for ref in self._tasks if (task := ref()) is not None and not task.done()]
+
+    async def shutdown_asyncgens(self) -> None:
+        """Close the async generators that were started and not finished, in the order they were started."""
+        pending, self._asyncgens = list(self._asyncgens.values()), {}
+        for generator in pending:
+            await generator.aclose()
+
+    def discard(self) -> None:
+        """Forget everything without visible or durable effect; the loop refuses all work from here on.
+
+        Suspended coroutines are closed newest first, so that ``finally`` blocks run while every operation
+        of this loop is refused. Registries that outlive the instance are cleaned.
+        """
+        if self._discarded:
+            return
+        self._discarded = True
+        self._ready.clear()
+        tasks = self.live_tasks()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # Swapped in, or a ``finally`` that asks for the running loop would reach the host's.
+            self._swapped_in(lambda: _close_all(reversed(tasks)))
+            self._asyncgens.clear()
+            self._tasks.clear()
+            tasks.clear()
+
+    def _swapped_in(self, work: Callable[[], object]) -> None:
+        host = _events._get_running_loop()
+        hooks = sys.get_asyncgen_hooks()
+        _events._set_running_loop(self)
+        sys.set_asyncgen_hooks(_keep, _keep)
+        try:
+            work()
+        finally:
+            _events._set_running_loop(host)
+            sys.set_asyncgen_hooks(*hooks)
+
+    # --- bookkeeping -----------------------------------------------------------------------
+
+    def _remember(self, task: Task) -> None:
+        if len(self._tasks) >= self._prune_at:
+            self._tasks = [ref for ref in self._tasks if (kept := ref()) is not None and not kept.done()]
+            self._prune_at = max(64, 2 * len(self._tasks))
+        self._tasks.append(weakref.ref(task))
+
+    def _asyncgen_started(self, generator: AsyncGenerator[Any, Any]) -> None:
+        # Kept alive, because a finalizer called by the garbage collector would not be deterministic.
+        if len(self._asyncgens) >= 32:
+            self._asyncgens = {k: g for k, g in self._asyncgens.items() if g.ag_frame is not None}  # type: ignore[attr-defined]
+        self._asyncgens[id(generator)] = generator
+
+    def _refuse_outside(self) -> NoReturn:
+        if self._discarded:
+            raise LoopDiscardedError("this instance was evicted from memory; its code must not run on")
+        raise NonDeterminismError(
+            "something outside the orchestrator touched its event loop between turns (a thread, or a future "
+            "of the host's loop); send results to an orchestrator through activities or external events"
+        )
+
+
+def _keep(_: object) -> None:
+    """An asyncgen hook that does nothing: generators are kept by the loop and closed in order."""
+
+
+def _close_all(tasks: Iterable[Task]) -> None:
+    for task in tasks:
+        _close(task)
+
+
+def _close(task: Task) -> None:
+    task._log_destroy_pending = False  # type: ignore[attr-defined]
+    coro: Any = task.get_coro()
+    with contextlib.suppress(BaseException):  # the instance is thrown away; nothing of it may be seen
+        coro.close()
+    _tasks._unregister_task(task)
+    anyio_backend = sys.modules.get("anyio._backends._asyncio")
+    if anyio_backend is not None:
+        # anyio's table refers from the task's scope back to the task: an ephemeron it never drops.
+        anyio_backend._task_states.pop(task, None)
+
+
+# --- refusals ------------------------------------------------------------------------------
+
+_REASONS = {
+    "run_in_executor": "threads are not deterministic; call a `def` activity instead",
+    "set_default_executor": "threads are not deterministic; call a `def` activity instead",
+    "call_soon_threadsafe": "an orchestrator cannot be woken from another thread; raise an event or use an activity",
+    "subprocess_exec": "subprocesses are side effects; start them in an activity",
+    "subprocess_shell": "subprocesses are side effects; start them in an activity",
+    "add_signal_handler": "signals are not deterministic; handle them in the host",
+    "remove_signal_handler": "signals are not deterministic; handle them in the host",
+    "getaddrinfo": "name look-up is I/O; do it in an activity",
+    "getnameinfo": "name look-up is I/O; do it in an activity",
+    "run_forever": "the engine runs this loop; await instead",
+    "run_until_complete": "the engine runs this loop; await instead",
+    "stop": "the engine runs this loop; return from the orchestrator instead",
+    "close": "the engine runs this loop; return from the orchestrator instead",
+    "set_task_factory": "tasks of a foreign class have no stable order",
+}
+
+
+def _refusal(name: str, asynchronous: bool) -> Callable[..., Any]:
+    reason = _REASONS.get(name, "I/O is not allowed in an orchestrator; do it in an activity")
+
+    def refuse(self: DeterministicLoop, *args: Any, **kwargs: Any) -> NoReturn:
+        line = user_line()
+        where = f" (at {line})" if line else ""
+        raise NonDeterminismError(f"loop.{name}() was called in an orchestrator{where}: {reason}")
+
+    async def refuse_async(self: DeterministicLoop, *args: Any, **kwargs: Any) -> NoReturn:
+        refuse(self)
+
+    chosen = refuse_async if asynchronous else refuse
+    chosen.__name__ = name
+    return chosen
+
+
+def _refuse_the_rest() -> None:
+    for name, member in vars(asyncio.AbstractEventLoop).items():
+        if not name.startswith("_") and name not in vars(DeterministicLoop):
+            setattr(DeterministicLoop, name, _refusal(name, iscoroutinefunction(member)))
+
+
+_refuse_the_rest()
+
+
+# --- where user code is --------------------------------------------------------------------
+
+_LIBRARIES = frozenset({"asyncio", "anyio", "durable", "contextlib", "_contextvars"})
+_LOOP_CODE = DeterministicLoop._run_ready.__code__
+
+
+def user_line() -> str | None:
+    """The source line of the innermost frame of user code in the running callback, as ``file.py:12 in function``."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code is not _LOOP_CODE:
+        if frame.f_globals.get("__name__", "").partition(".")[0] not in _LIBRARIES:
+            return describe_frame(frame)
+        frame = frame.f_back
+    return None
+
+
+def describe_frame(frame: FrameType) -> str:
+    """``file.py:12 in function``: short, and free of the machine's paths."""
+    code = frame.f_code
+    return f"{code.co_filename.replace(chr(92), '/').rpartition('/')[2]}:{frame.f_lineno} in {code.co_qualname}"
+
+
+# --- the one patch of asyncio ----------------------------------------------------------------
+
+
+def _install_ordered_set() -> None:
+    """Make ``asyncio.wait`` and ``as_completed`` iterate in the order given, on this loop only.
+
+    ``as_completed`` puts bare coroutines into a set, which would be ordered by address; and
+    ``wait`` checks no loops, so that a host's task would complete our future between turns.
+    """
+    _tasks.set = _ordered_set  # type: ignore[attr-defined]
+
+
+def _ordered_set(*iterables: Iterable[Any]) -> Any:
+    loop = _events._get_running_loop()
+    if not iterables or not isinstance(loop, DeterministicLoop):
+        return builtins.set(*iterables)
+    members = dict.fromkeys(iterables[0])
+    for member in members:
+        if asyncio.isfuture(member) and member.get_loop() is not loop:
+            line = user_line()
+            raise NonDeterminismError(
+                f"{member!r} belongs to another event loop and cannot be awaited in an orchestrator"
+                f"{f' (at {line})' if line else ''}; do that work in an activity"
+            )
+    return members
