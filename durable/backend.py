@@ -327,7 +327,10 @@ class Backend(Protocol):
     # --- workers and leases
 
     async def heartbeat(self, worker: WorkerInfo, now: int, ttl: int) -> Topology:
-        """Record that ``worker`` lives until ``now + ttl``, extend its leases to then, return the topology at ``now``."""
+        """Record that ``worker`` lives until ``now + ttl``, extend its leases to then; return the topology at ``now``.
+
+        An extended lease is one that ``worker`` still owns, expired or not.
+        """
         ...
 
     async def acquire_partitions(

@@ -61,7 +61,8 @@ class DurableFuture(Future):
     can hand it out where a Task is expected and no Task has to be made around it.
     """
 
-    __slots__ = ("_call", "_name", "_on_cancel", "task_id")
+    # _log_destroy_pending: gather sets it on every Task it makes; a slot saves the future a __dict__.
+    __slots__ = ("_call", "_log_destroy_pending", "_name", "_on_cancel", "task_id")
 
     _must_cancel = False
     _fut_waiter = None
@@ -136,7 +137,7 @@ class DurableCall(Coroutine[Any, Any, R], Generic[R]):
     def throw(self, *exc_info: Any) -> Any:
         if self._running is None:
             self.close()
-            raise exc_info[0] if len(exc_info) == 1 else exc_info[1]
+            raise next(given for given in (*exc_info[1:2], exc_info[0]) if given is not None)
         return self._running.throw(*exc_info)
 
     def close(self) -> None:

@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-import contextlib
 import sys
 import warnings
-import weakref
 from asyncio import events as _events
 from asyncio import tasks as _tasks
 from collections import deque
@@ -27,12 +25,14 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from durable.core.errors import LoopDiscardedError, NonDeterminismError, RunawayTurnError
+from durable.core.eviction import close_task
 from durable.core.futures import DurableCall, DurableFuture, Future, Task
 
 CALLBACK_LIMIT = 100_000
 """Callbacks one event may cause before its turn counts as running away."""
 
 _KEEPS_TASK_PER_THREAD = sys.version_info >= (3, 14)
+_PATIENCE = 100  # refusals after which code that will not end is let go on, into nothing
 
 
 class Handle:
@@ -59,6 +59,8 @@ class Handle:
     def cancel(self) -> None:
         if not self._cancelled:
             self._cancelled = True
+            # A timer may be held until it is due; what it would have called need not be.
+            self._callback, self._args = _nothing, ()
             self._loop.handle_cancelled(self)
 
     def cancelled(self) -> bool:
@@ -91,11 +93,14 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         self._now = 0.0
         self._seq = salt
         self._task_names = 0
-        self._tasks: list[weakref.ref[Task]] = []
-        self._prune_at = 64
-        self._asyncgens: dict[int, AsyncGenerator[Any, Any]] = {}
+        # Strong references: a task that only the garbage collector could end would end at a random time.
+        self._tasks: list[Task] = []
+        self._prune_tasks_at = 16
+        self._asyncgens: list[AsyncGenerator[Any, Any]] = []
+        self._prune_asyncgens_at = 16
         self._accepting = False
         self._discarded = False
+        self._refusals = 0
         _install_ordered_set()
 
     # --- what primitives call ------------------------------------------------------------
@@ -106,7 +111,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
 
     def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> Handle:  # type: ignore[override]
         if not self._accepting:
-            self._refuse_outside()
+            self._refuse_work()
         handle = Handle(callback, args, self, context)
         self._ready.append(handle)
         return handle
@@ -120,7 +125,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> Handle:
         if not self._accepting:
-            self._refuse_outside()
+            self._refuse_work()
         handle = Handle(callback, args, self, context, when)
         if when <= self._now:
             self._ready.append(handle)
@@ -129,6 +134,8 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         return handle
 
     def create_future(self) -> Future:
+        if self._discarded:
+            self._refuse_work()
         return Future(loop=self)
 
     def create_task(  # type: ignore[override]
@@ -140,7 +147,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         **kwargs: Any,
     ) -> Task | DurableFuture:
         if not self._accepting:
-            self._refuse_outside()
+            self._refuse_work()
         if type(coro) is DurableCall:
             future = coro.start()
             if name is not None:
@@ -200,23 +207,18 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         Raises:
             RunawayTurnError: more than ``CALLBACK_LIMIT`` callbacks ran.
         """
-        # The order of these swaps matters on 3.14, where a thread has one slot for the current task.
-        host = _events._get_running_loop()
-        host_task = _tasks._swap_current_task(host, None) if host and _KEEPS_TASK_PER_THREAD else None  # type: ignore[attr-defined]
-        hooks = sys.get_asyncgen_hooks()
-        sys.set_asyncgen_hooks(self._asyncgen_started, _keep)
-        _events._set_running_loop(self)
+        if self._accepting:
+            raise RuntimeError("this loop is in a turn already; it cannot run itself")
         self._accepting = True
         try:
-            if apply is not None:
-                apply()
-            self._run_ready()
+            self._swapped_in(self._turn, apply)
         finally:
             self._accepting = False
-            _events._set_running_loop(host)
-            sys.set_asyncgen_hooks(*hooks)
-            if host_task is not None:
-                _tasks._swap_current_task(host, host_task)  # type: ignore[attr-defined]
+
+    def _turn(self, apply: Callable[[], object] | None) -> None:
+        if apply is not None:
+            apply()
+        self._run_ready()
 
     def _run_ready(self) -> None:
         ready = self._ready
@@ -226,6 +228,8 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
             handle = ready.popleft()
             if not handle._cancelled:
                 handle.run()
+        if not ready:
+            return
         raise RunawayTurnError(
             f"the orchestrator ran {CALLBACK_LIMIT} callbacks without coming to rest; "
             "does it loop on asyncio.sleep(0), or retry forever inside a cancelled scope?"
@@ -233,86 +237,98 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
 
     def live_tasks(self) -> list[Task]:
         """The tasks that are not done, oldest first."""
-        return [task for ref in self._tasks if (task := ref()) is not None and not task.done()]
+        return [task for task in self._tasks if not task.done()]
 
     async def shutdown_asyncgens(self) -> None:
         """Close the async generators that were started and not finished, in the order they were started."""
-        pending, self._asyncgens = list(self._asyncgens.values()), {}
+        pending, self._asyncgens = self._asyncgens, []
         for generator in pending:
-            await generator.aclose()
+            try:
+                await generator.aclose()
+            except Exception as error:
+                message = f"an error occurred during closing of asynchronous generator {generator!r}"
+                self.call_exception_handler({"message": message, "exception": error, "asyncgen": generator})
 
     def discard(self) -> None:
         """Forget everything without visible or durable effect; the loop refuses all work from here on.
 
         Suspended coroutines are closed newest first, so that ``finally`` blocks run while every operation
-        of this loop is refused. Registries that outlive the instance are cleaned.
+        of this loop is refused. Registries that outlive the instance are cleaned. Call it at the normal
+        end too: it breaks the references between a loop and its tasks.
         """
         if self._discarded:
             return
         self._discarded = True
         self._ready.clear()
-        tasks = self.live_tasks()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            # Swapped in, or a ``finally`` that asks for the running loop would reach the host's.
-            self._swapped_in(lambda: _close_all(reversed(tasks)))
-            self._asyncgens.clear()
-            self._tasks.clear()
-            tasks.clear()
+        if self.live_tasks():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                # Swapped in, or a ``finally`` that asks for the running loop would reach the host's.
+                self._swapped_in(self._close_tasks)
+        self._tasks.clear()
+        self._asyncgens.clear()
+        self._ready.clear()
 
-    def _swapped_in(self, work: Callable[[], object]) -> None:
+    def _close_tasks(self) -> None:
+        while tasks := self.live_tasks():
+            self._tasks.clear()
+            for task in reversed(tasks):
+                close_task(task)
+
+    def check_not_discarded(self) -> None:
+        """Refuse work for an instance that is being, or was, thrown out of memory.
+
+        Raises:
+            LoopDiscardedError: it is, and its code still listens to reason. Code that goes on asking is
+                let through, into nothing, so that it suspends at last and can be ended.
+        """
+        if self._discarded:
+            self._refuse_work()
+
+    def _swapped_in(self, work: Callable[..., object], *args: Any) -> None:
+        """Call ``work`` with this loop as the running one."""
+        # The order of these swaps matters on 3.14, where a thread has one slot for the current task.
         host = _events._get_running_loop()
+        host_task = _tasks._swap_current_task(host, None) if host and _KEEPS_TASK_PER_THREAD else None  # type: ignore[attr-defined]
         hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(self._asyncgen_started, _nothing)
         _events._set_running_loop(self)
-        sys.set_asyncgen_hooks(_keep, _keep)
         try:
-            work()
+            work(*args)
         finally:
             _events._set_running_loop(host)
             sys.set_asyncgen_hooks(*hooks)
+            if host_task is not None:
+                _tasks._swap_current_task(host, host_task)  # type: ignore[attr-defined]
 
     # --- bookkeeping -----------------------------------------------------------------------
 
     def _remember(self, task: Task) -> None:
-        if len(self._tasks) >= self._prune_at:
-            self._tasks = [ref for ref in self._tasks if (kept := ref()) is not None and not kept.done()]
-            self._prune_at = max(64, 2 * len(self._tasks))
-        self._tasks.append(weakref.ref(task))
+        if len(self._tasks) >= self._prune_tasks_at:
+            self._tasks = self.live_tasks()
+            self._prune_tasks_at = max(16, 2 * len(self._tasks))
+        self._tasks.append(task)
 
     def _asyncgen_started(self, generator: AsyncGenerator[Any, Any]) -> None:
         # Kept alive, because a finalizer called by the garbage collector would not be deterministic.
-        if len(self._asyncgens) >= 32:
-            self._asyncgens = {k: g for k, g in self._asyncgens.items() if g.ag_frame is not None}  # type: ignore[attr-defined]
-        self._asyncgens[id(generator)] = generator
+        if len(self._asyncgens) >= self._prune_asyncgens_at:
+            self._asyncgens = [g for g in self._asyncgens if g.ag_frame is not None]  # type: ignore[attr-defined]
+            self._prune_asyncgens_at = max(16, 2 * len(self._asyncgens))
+        self._asyncgens.append(generator)
 
-    def _refuse_outside(self) -> NoReturn:
-        if self._discarded:
+    def _refuse_work(self) -> None:
+        if not self._discarded:
+            raise NonDeterminismError(
+                "something outside the orchestrator touched its event loop between turns (a thread, or a future "
+                "of the host's loop); send results to an orchestrator through activities or external events"
+            )
+        self._refusals += 1
+        if self._refusals <= _PATIENCE:
             raise LoopDiscardedError("this instance was evicted from memory; its code must not run on")
-        raise NonDeterminismError(
-            "something outside the orchestrator touched its event loop between turns (a thread, or a future "
-            "of the host's loop); send results to an orchestrator through activities or external events"
-        )
 
 
-def _keep(_: object) -> None:
-    """An asyncgen hook that does nothing: generators are kept by the loop and closed in order."""
-
-
-def _close_all(tasks: Iterable[Task]) -> None:
-    for task in tasks:
-        _close(task)
-
-
-def _close(task: Task) -> None:
-    task._log_destroy_pending = False  # type: ignore[attr-defined]
-    coro: Any = task.get_coro()
-    with contextlib.suppress(BaseException):  # the instance is thrown away; nothing of it may be seen
-        coro.close()
-    _tasks._unregister_task(task)
-    anyio_backend = sys.modules.get("anyio._backends._asyncio")
-    if anyio_backend is not None:
-        # anyio's table refers from the task's scope back to the task: an ephemeron it never drops.
-        anyio_backend._task_states.pop(task, None)
+def _nothing(*_: object) -> None:
+    """A callback that does nothing."""
 
 
 # --- refusals ------------------------------------------------------------------------------
@@ -362,8 +378,8 @@ _refuse_the_rest()
 
 # --- where user code is --------------------------------------------------------------------
 
-_LIBRARIES = frozenset({"asyncio", "anyio", "durable", "contextlib", "_contextvars"})
-_LOOP_CODE = DeterministicLoop._run_ready.__code__
+_LIBRARIES = frozenset({"asyncio", "anyio", "concurrent", "contextlib", "durable", "threading"})
+_LOOP_CODE = DeterministicLoop._swapped_in.__code__
 
 
 def user_line() -> str | None:

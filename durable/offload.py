@@ -1,0 +1,136 @@
+"""Large values at the storage boundary: stored apart, named by a reference in history and record.
+
+Rule of this file: nothing else knows of references. A value above the threshold leaves the
+process as ``@payload:<sha256>:<bytes>`` - no JSON text starts with ``@`` - and comes back whole. The key
+is the content's hash under the instance, so storing it twice changes nothing and purging the
+instance removes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from hashlib import sha256
+from typing import Any, TypeVar
+
+from durable.backend import Backend, BackendError, Checkpoint, Commit, InstanceRecord
+from durable.core.events import (
+    CustomStatusSet,
+    ExecutionCompleted,
+    ExecutionStarted,
+    HistoryEvent,
+    TaskCompleted,
+    TaskScheduled,
+)
+
+THRESHOLD = 256 * 1024
+"""Characters of JSON from which a value is stored apart (as in Durable Functions)."""
+
+_PREFIX = "@payload:"
+_FIELD: dict[type[HistoryEvent], str] = {
+    ExecutionStarted: "input",
+    TaskScheduled: "input",
+    TaskCompleted: "result",
+    ExecutionCompleted: "result",
+    CustomStatusSet: "status",
+}
+_RECORD_FIELDS = ("input", "output", "custom_status")
+
+T = TypeVar("T", HistoryEvent, InstanceRecord)
+
+
+class MissingPayloadError(BackendError):
+    """History names a large value that the store does not have: the store was damaged or changed by hand."""
+
+
+async def store_large(backend: Backend, commit: Commit) -> Commit:
+    """``commit`` with its large values put into ``backend`` and replaced by references."""
+    large: dict[str, bytes] = {}
+    events = tuple(_shrunk(event, _FIELD.get(type(event)), large) for event in commit.checkpoint.events)
+    record = commit.record
+    for field in _RECORD_FIELDS:
+        record = _shrunk(record, field, large)
+    if not large:
+        return commit
+    await backend.put_payloads(commit.checkpoint.instance_id, large)
+    return replace(commit, checkpoint=replace(commit.checkpoint, events=events), record=record)
+
+
+async def store_large_input(backend: Backend, record: InstanceRecord) -> InstanceRecord:
+    """``record`` with a large input put into ``backend`` and replaced by its reference."""
+    large: dict[str, bytes] = {}
+    shrunk = _shrunk(record, "input", large)
+    if large:
+        await backend.put_payloads(record.instance_id, large)
+    return shrunk
+
+
+def has_large(commit: Commit) -> bool:
+    """Whether a value of ``commit`` is above the threshold."""
+    values = [getattr(commit.record, field) for field in _RECORD_FIELDS]
+    values += [getattr(event, _FIELD[type(event)]) for event in commit.checkpoint.events if type(event) in _FIELD]
+    return any(value is not None and len(value) > THRESHOLD for value in values)
+
+
+async def restore_checkpoints(backend: Backend, checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
+    """``checkpoints`` of one instance with references replaced by their values.
+
+    Raises:
+        MissingPayloadError: the store lacks a value.
+    """
+    keys = {key for checkpoint in checkpoints for event in checkpoint.events if (key := _key(event)) is not None}
+    if not keys:
+        return list(checkpoints)
+    values = await _fetch(backend, checkpoints[0].instance_id, keys)
+    return [
+        replace(c, events=tuple(_grown(event, _FIELD.get(type(event)), values) for event in c.events))
+        for c in checkpoints
+    ]
+
+
+async def restore_record(backend: Backend, record: InstanceRecord) -> InstanceRecord:
+    """``record`` with references replaced by their values. Raises MissingPayloadError."""
+    keys = {value for f in _RECORD_FIELDS if (value := getattr(record, f)) is not None and value.startswith(_PREFIX)}
+    if not keys:
+        return record
+    values = await _fetch(backend, record.instance_id, keys)
+    for field in _RECORD_FIELDS:
+        record = _grown(record, field, values)
+    return record
+
+
+async def _fetch(backend: Backend, instance_id: str, references: Iterable[str]) -> dict[str, str]:
+    by_key = {reference.split(":")[1]: reference for reference in references}
+    found = await backend.get_payloads(instance_id, list(by_key))
+    missing = by_key.keys() - found.keys()
+    if missing:
+        raise MissingPayloadError(f"instance {instance_id!r}: the store has lost large value(s) {sorted(missing)}")
+    return {by_key[key]: data.decode() for key, data in found.items()}
+
+
+def _key(event: HistoryEvent) -> str | None:
+    field = _FIELD.get(type(event))
+    value = getattr(event, field) if field else None
+    return value if value is not None and value.startswith(_PREFIX) else None
+
+
+def _shrunk(holder: T, field: str | None, large: dict[str, bytes]) -> T:
+    value = getattr(holder, field) if field else None
+    if field is None or value is None or len(value) <= THRESHOLD or value.startswith(_PREFIX):
+        return holder
+    data = value.encode()
+    key = sha256(data).hexdigest()
+    large[key] = data
+    return _with(holder, field, f"{_PREFIX}{key}:{len(data)}")
+
+
+def _grown(holder: T, field: str | None, values: dict[str, str]) -> T:
+    value = getattr(holder, field) if field else None
+    if field is None or value not in values:
+        return holder
+    return _with(holder, field, values[value])
+
+
+def _with(holder: T, field: str, value: str) -> T:
+    change: dict[str, Any] = {field: value}
+    return replace(holder, **change)

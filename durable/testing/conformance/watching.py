@@ -1,0 +1,84 @@
+"""Promises of ``watch``: hints of what others change, and an end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing, suppress
+from itertools import count
+from typing import Any, cast
+
+from durable.backend import Backend, Hint
+from durable.testing.conformance.builders import Instance, apply, create, new_message
+from durable.testing.conformance.fixtures import ConformanceFixtures
+
+DEADLINE = 15.0
+PAUSE = 0.2
+
+
+async def _hinted(watcher: Backend, change: Callable[[int], Awaitable[str]]) -> None:
+    """Make changes until ``watcher`` is hinted at one; a hint may be lost, so one change is not enough."""
+    changed: set[str] = set()
+
+    async def go_on_changing() -> None:
+        for number in count():
+            changed.add(await change(number))
+            await asyncio.sleep(PAUSE)
+
+    changing = asyncio.create_task(go_on_changing())
+    try:
+        async with asyncio.timeout(DEADLINE), aclosing(cast(Any, watcher.watch())) as hints:
+            async for hint in hints:
+                if hint.instance_id is None or hint.instance_id in changed:
+                    return
+    finally:
+        changing.cancel()
+        await asyncio.gather(changing, return_exceptions=True)
+
+
+class WatchConformance(ConformanceFixtures):
+    async def test_a_created_instance_is_hinted_at(self, backend: Backend, other: Backend) -> None:
+        async def change(number: int) -> str:
+            await create(other, Instance(f"i{number}"))
+            return f"i{number}"
+
+        await _hinted(backend, change)
+
+    async def test_a_changed_instance_is_hinted_at(self, backend: Backend, other: Backend) -> None:
+        instance = Instance("a")
+        await create(other, instance)
+
+        async def change(_: int) -> str:
+            await apply(other, instance.turn())
+            return "a"
+
+        await _hinted(backend, change)
+
+    async def test_a_sent_message_is_hinted_at(self, backend: Backend, other: Backend) -> None:
+        async def change(number: int) -> str:
+            await other.send([new_message(f"m{number}", f"i{number}")])
+            return f"i{number}"
+
+        await _hinted(backend, change)
+
+    async def test_watching_ends_with_close(self, backend: Backend, other: Backend) -> None:
+        async def collect() -> list[Hint]:
+            return [hint async for hint in backend.watch()]
+
+        watchers = [asyncio.create_task(collect()) for _ in range(2)]
+        await create(other, Instance("a"))
+        await asyncio.sleep(0)
+        await backend.close()
+        for hints in await asyncio.wait_for(asyncio.gather(*watchers), DEADLINE):
+            assert {hint.instance_id for hint in hints} <= {"a", None}
+        await create(other, Instance("b"))  # nobody is left to be told
+
+    async def test_a_watcher_may_leave(self, backend: Backend, other: Backend) -> None:
+        async with aclosing(cast(Any, backend.watch())) as hints:
+            leaving = asyncio.create_task(anext(hints))
+            await asyncio.sleep(0)
+            leaving.cancel()
+            with suppress(asyncio.CancelledError):
+                assert isinstance(await leaving, Hint)
+        await create(other, Instance("a"))
+        await create(backend, Instance("b"))

@@ -1,0 +1,344 @@
+"""MemoryBackend: the storage port in plain dicts; the reference that says what the port means.
+
+Rule of this file: small and obviously right. A :class:`MemoryStore` plays the database and
+outlives the backends on it, so that a test has its restart: close one backend, open another on
+the same store. Several backends on one store play several processes. All of
+them belong to one event loop at a time; each operation runs in one step of it, which makes it atomic.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from operator import attrgetter
+from typing import Self
+from urllib.parse import urlsplit
+
+import orjson
+
+from durable.backend import (
+    Annotation,
+    BackendClosed,
+    Checkpoint,
+    Commit,
+    CommitOutcome,
+    Hint,
+    InstanceRecord,
+    Message,
+    Page,
+    PartitionLease,
+    Query,
+    Topology,
+    Wakeup,
+    WorkerInfo,
+)
+from durable.core.ids import check_hub_name
+from durable.testing.memory_store import MemoryStore, Watcher, start_of, successor_of
+
+_newest_first = attrgetter("created_at", "instance_id")
+
+
+_shared: dict[tuple[str, str], MemoryStore] = {}
+
+
+@dataclass(eq=False)
+class MemoryBackend:
+    """A :class:`durable.backend.Backend` on a :class:`MemoryStore`, its own by default.
+
+    ``settles_on_commit`` False makes the engine go through ``settle``, as MongoDB does;
+    True does both steps at once, as SQLite does.
+    """
+
+    store: MemoryStore = field(default_factory=MemoryStore)
+    settles_on_commit: bool = False
+    _opened: bool = field(default=False, init=False)
+
+    @classmethod
+    def from_url(cls, url: str, hub: str) -> Self:
+        """A backend for ``memory://`` (a store of its own) or ``memory://name`` (one store per name and hub).
+
+        A named store lives as long as the process. Raises ValueError for any other URL or a bad hub name.
+        """
+        check_hub_name(hub)
+        parts = urlsplit(url)
+        if parts.scheme != "memory" or parts.path or parts.query or parts.fragment:
+            raise ValueError(f"not a memory URL: {url!r}; write memory:// or memory://name")
+        return cls(_shared.setdefault((parts.netloc, hub), MemoryStore()) if parts.netloc else MemoryStore())
+
+    async def open(self, partition_count: int) -> int:
+        """See :meth:`durable.backend.Backend.open`."""
+        self.store.partition_count = self.store.partition_count or partition_count
+        self._opened = True
+        return self.store.partition_count
+
+    async def close(self) -> None:
+        """See :meth:`durable.backend.Backend.close`."""
+        self._opened = False
+        for watcher in self.store.watchers:
+            if watcher.owner is self:
+                watcher.close()
+
+    # --- instances and history
+
+    async def create_instances(self, records: Sequence[InstanceRecord]) -> Sequence[InstanceRecord | None]:
+        """See :meth:`durable.backend.Backend.create_instances`."""
+        store = self._open_store()
+        answers: list[InstanceRecord | None] = []
+        for record in records:
+            existing = store.records.get(record.instance_id)
+            if existing is None:
+                store.put_record(record)
+            same = existing is None or existing.execution_id == record.execution_id
+            answers.append(None if same else existing)
+        self._hint(record.instance_id for record in records)
+        return answers
+
+    async def commit(self, commits: Sequence[Commit]) -> Sequence[CommitOutcome]:
+        """See :meth:`durable.backend.Backend.commit`."""
+        store = self._open_store()
+        outcomes = [self._commit_one(store, commit) for commit in commits]
+        if self.settles_on_commit:
+            done = zip(commits, outcomes, strict=True)
+            self._settle(store, [commit for commit, outcome in done if outcome is CommitOutcome.COMMITTED])
+        return outcomes
+
+    def _commit_one(self, store: MemoryStore, commit: Commit) -> CommitOutcome:
+        checkpoint = commit.checkpoint
+        instance_id, key = checkpoint.instance_id, (checkpoint.execution_id, checkpoint.seq)
+        stored = store.history.get(instance_id, {}).get(key)
+        if stored is not None:
+            return CommitOutcome.COMMITTED if stored.token == checkpoint.token else CommitOutcome.CONFLICT
+        if commit.create:
+            existing = store.records.get(instance_id)
+            if existing is None:
+                store.put_record(start_of(commit.record))
+            elif existing.execution_id != commit.record.execution_id:
+                return CommitOutcome.EXISTS
+        store.history.setdefault(instance_id, {})[key] = checkpoint
+        return CommitOutcome.COMMITTED
+
+    async def settle(self, commits: Sequence[Commit]) -> None:
+        """See :meth:`durable.backend.Backend.settle`."""
+        store = self._open_store()
+        if not self.settles_on_commit:
+            self._settle(store, commits)
+
+    def _settle(self, store: MemoryStore, commits: Sequence[Commit]) -> None:
+        for commit in commits:
+            for message in commit.messages:
+                store.put_message(message)
+            stored = store.records.get(commit.record.instance_id)
+            if stored is not None and stored.rev < commit.record.rev:
+                store.put_record(successor_of(stored, commit.record))
+            for message_id in commit.consumed:
+                store.consume(message_id, commit.record.updated_at)
+        if store.watchers:
+            self._hint(commit.record.instance_id for commit in commits)
+            self._hint(message.instance_id for commit in commits for message in commit.messages)
+
+    async def load(
+        self, instance_id: str, execution_id: str, *, from_seq: int = 0, limit: int = 100
+    ) -> Sequence[Checkpoint]:
+        """See :meth:`durable.backend.Backend.load`."""
+        checkpoints = self._open_store().history.get(instance_id, {})
+        found: list[Checkpoint] = []
+        while len(found) < limit and (checkpoint := checkpoints.get((execution_id, from_seq + len(found)))):
+            found.append(checkpoint)
+        return found
+
+    async def get(self, instance_ids: Sequence[str]) -> Sequence[InstanceRecord | None]:
+        """See :meth:`durable.backend.Backend.get`."""
+        records = self._open_store().records
+        return [records.get(instance_id) for instance_id in instance_ids]
+
+    async def query(self, query: Query) -> Page:
+        """See :meth:`durable.backend.Backend.query`. Raises ValueError for a ``continuation`` that no page gave."""
+        store = self._open_store()
+        before = _position(query.continuation) if query.continuation is not None else None
+        found = sorted(
+            (
+                record
+                for record in store.records.values()
+                if _matches(query, record) and (before is None or _newest_first(record) < before)
+            ),
+            key=_newest_first,
+            reverse=True,
+        )
+        page = tuple(found[: query.page_size])
+        return Page(page, _continuation(page[-1]) if len(found) > len(page) else None)
+
+    async def annotate(self, annotations: Sequence[Annotation]) -> None:
+        """See :meth:`durable.backend.Backend.annotate`."""
+        store = self._open_store()
+        for note in annotations:
+            record = store.records.get(note.instance_id)
+            if record is not None and record.rev == note.rev:
+                store.put_record(replace(record, problem=note.problem, recoveries=note.recoveries))
+        self._hint(note.instance_id for note in annotations)
+
+    async def purge(self, instance_ids: Sequence[str]) -> int:
+        """See :meth:`durable.backend.Backend.purge`."""
+        store = self._open_store()
+        records = (store.records.get(instance_id) for instance_id in instance_ids)
+        gone = {record.instance_id for record in records if record is not None and record.status.is_terminal}
+        if gone:
+            store.messages = {key: kept for key, kept in store.messages.items() if kept.message.instance_id not in gone}
+        for instance_id in gone:
+            store.delete_instance(instance_id)
+        self._hint(gone)
+        return len(gone)
+
+    # --- messages
+
+    async def send(self, messages: Sequence[Message]) -> None:
+        """See :meth:`durable.backend.Backend.send`."""
+        store = self._open_store()
+        for message in messages:
+            store.put_message(message)
+        self._hint(message.instance_id for message in messages)
+
+    async def receive(self, instance_ids: Sequence[str]) -> Sequence[Message]:
+        """See :meth:`durable.backend.Backend.receive`."""
+        inbox = self._open_store().inbox
+        found = [message for instance_id in set(instance_ids) for message in inbox.get(instance_id, {}).values()]
+        return sorted(found, key=attrgetter("sent_at", "message_id"))
+
+    # --- finding work
+
+    async def runnable(
+        self,
+        partitions: Collection[int],
+        until: int,
+        *,
+        include_busy: bool = True,
+        after: str | None = None,
+        limit: int = 1000,
+    ) -> Sequence[Wakeup]:
+        """See :meth:`durable.backend.Backend.runnable`."""
+        store = self._open_store()
+        found: dict[str, int] = {}
+        for instance_id in store.live:
+            record = store.records[instance_id]
+            due_at = record.due_at
+            if record.partition in partitions and due_at is not None and due_at <= until and (due_at or include_busy):
+                found[instance_id] = due_at
+        for instance_id, messages in store.inbox.items():
+            waits = instance_id in store.live or instance_id not in store.records
+            if waits and next(iter(messages.values())).partition in partitions:
+                found[instance_id] = 0
+        ids = sorted(instance_id for instance_id in found if after is None or instance_id > after)
+        return [Wakeup(instance_id, found[instance_id]) for instance_id in ids[:limit]]
+
+    async def watch(self) -> AsyncIterator[Hint]:
+        """See :meth:`durable.backend.Backend.watch`. Hints of many changes are merged into one without an id."""
+        watchers = self._open_store().watchers
+        watcher = Watcher(self)
+        watchers.append(watcher)
+        try:
+            while not watcher.closed:
+                for hint in await watcher.take():
+                    yield hint
+        finally:
+            watchers.remove(watcher)
+
+    # --- workers and leases
+
+    async def heartbeat(self, worker: WorkerInfo, now: int, ttl: int) -> Topology:
+        """See :meth:`durable.backend.Backend.heartbeat`."""
+        store = self._open_store()
+        store.workers[worker.worker_id] = (worker, now + ttl)
+        for lease in list(store.leases.values()):
+            if lease.owner == worker.worker_id:
+                store.leases[lease.partition] = replace(lease, expires_at=now + ttl)
+        alive = tuple(info for info, expires_at in store.workers.values() if expires_at > now)
+        return Topology(alive, tuple(self._lease(partition) for partition in range(store.partition_count)))
+
+    async def acquire_partitions(
+        self, worker_id: str, partitions: Collection[int], now: int, ttl: int, *, dead: Collection[str] = ()
+    ) -> Collection[int]:
+        """See :meth:`durable.backend.Backend.acquire_partitions`."""
+        store = self._open_store()
+        won = []
+        for partition in partitions:
+            lease = self._lease(partition)
+            if lease.owner in (None, worker_id) or lease.owner in dead or lease.expires_at <= now:
+                store.leases[partition] = PartitionLease(partition, worker_id, now + ttl)
+                won.append(partition)
+        return won
+
+    async def release_partitions(self, worker_id: str, partitions: Collection[int]) -> None:
+        """See :meth:`durable.backend.Backend.release_partitions`."""
+        leases = self._open_store().leases
+        for partition in partitions:
+            if self._lease(partition).owner == worker_id:
+                del leases[partition]
+
+    async def remove_worker(self, worker_id: str) -> None:
+        """See :meth:`durable.backend.Backend.remove_worker`."""
+        store = self._open_store()
+        await self.release_partitions(worker_id, list(store.leases))
+        store.workers.pop(worker_id, None)
+
+    def _lease(self, partition: int) -> PartitionLease:
+        return self.store.leases.get(partition, PartitionLease(partition, None, 0))
+
+    # --- large values and upkeep
+
+    async def put_payloads(self, instance_id: str, payloads: Mapping[str, bytes]) -> None:
+        """See :meth:`durable.backend.Backend.put_payloads`."""
+        self._open_store().payloads.setdefault(instance_id, {}).update(payloads)
+
+    async def get_payloads(self, instance_id: str, keys: Collection[str]) -> Mapping[str, bytes]:
+        """See :meth:`durable.backend.Backend.get_payloads`."""
+        stored = self._open_store().payloads.get(instance_id, {})
+        return {key: stored[key] for key in keys if key in stored}
+
+    async def sweep(self, before: int) -> int:
+        """See :meth:`durable.backend.Backend.sweep`."""
+        store = self._open_store()
+        old = [
+            key for key, kept in store.messages.items() if kept.consumed_at is not None and kept.consumed_at < before
+        ]
+        dead = [worker_id for worker_id, (_, expires_at) in store.workers.items() if expires_at < before]
+        for key in old:
+            del store.messages[key]
+        for worker_id in dead:
+            del store.workers[worker_id]
+        return len(old) + len(dead)
+
+    # --- helpers
+
+    def _open_store(self) -> MemoryStore:
+        if not self._opened:
+            raise BackendClosed("the memory backend is not open; use it between open() and close()")
+        return self.store
+
+    def _hint(self, instance_ids: Iterable[str]) -> None:
+        others = [watcher for watcher in self.store.watchers if watcher.owner is not self]
+        if others and (ids := list(instance_ids)):
+            for watcher in others:
+                watcher.add(ids)
+
+
+def _matches(query: Query, record: InstanceRecord) -> bool:
+    return (
+        (not query.status or record.status in query.status)
+        and (query.name is None or record.name == query.name)
+        and (query.id_prefix is None or record.instance_id.startswith(query.id_prefix))
+        and (query.created_from is None or record.created_at >= query.created_from)
+        and (query.created_to is None or record.created_at <= query.created_to)
+    )
+
+
+def _continuation(last: InstanceRecord) -> str:
+    return base64.urlsafe_b64encode(orjson.dumps(_newest_first(last))).decode()
+
+
+def _position(continuation: str) -> tuple[int, str]:
+    try:
+        created_at, instance_id = orjson.loads(base64.urlsafe_b64decode(continuation))
+        return int(created_at), str(instance_id)
+    except (binascii.Error, ValueError, TypeError) as error:
+        raise ValueError(f"continuation {continuation[:40]!r} is not one that a page gave") from error

@@ -1,0 +1,135 @@
+"""One instance in memory: what is known of it, its code, its mailbox; and its record as a projection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from durable.backend import Commit, InstanceRecord
+from durable.core.events import (
+    ArrivedEvent,
+    ExecutionCompleted,
+    ExecutionStarted,
+    HistoryEvent,
+    TaskCompleted,
+    TaskScheduled,
+    TimerFired,
+)
+from durable.core.replay import Orchestration
+from durable.core.state import InstanceState
+
+MAX_ARRIVED = 500
+"""Events one turn takes in; more wait for the next turn."""
+
+_BASE_SIZE = 4096
+
+
+class Phase(Enum):
+    """Where an instance in memory stands. Its events gather in the mailbox unless it is IDLE."""
+
+    LOADING = auto()
+    IDLE = auto()
+    TURNING = auto()
+    COMMITTING = auto()
+    PARKED = auto()
+
+
+@dataclass(slots=True, eq=False)
+class LiveInstance:
+    """An instance this worker has in memory. ``recoveries`` counts its deliveries without a clean hand-over."""
+
+    record: InstanceRecord
+    state: InstanceState = field(default_factory=InstanceState)
+    phase: Phase = Phase.LOADING
+    orchestration: Orchestration | None = None
+    mailbox: list[ArrivedEvent] = field(default_factory=list)
+    next_seq: int = 0
+    rev: int = 0
+    recoveries: int = 0
+    size: int = _BASE_SIZE
+    created: bool = True  # False: its record is written with its first checkpoint
+    turn: Iterator[tuple[HistoryEvent, ...] | None] | None = None
+    failures: int = 0  # turns that failed in a row, for the back-off of a parked one
+
+    @property
+    def instance_id(self) -> str:
+        return self.record.instance_id
+
+    def take_arrived(self, now: int) -> list[ArrivedEvent]:
+        """The events for the next turn: the news in the mailbox, then the timers that are due."""
+        arrived: list[ArrivedEvent] = []
+        answered: set[int] = set()
+        taken, self.mailbox = self.mailbox[:MAX_ARRIVED], self.mailbox[MAX_ARRIVED:]
+        for event in taken:
+            task_id = 0 if isinstance(event, ExecutionStarted) else event.task_id
+            if task_id not in answered and self.state.accepts(event):
+                answered.add(task_id)
+                arrived.append(event)
+        arrived += self.state.due_timers(now)
+        return arrived
+
+    def turn_time(self, arrived: Iterable[ArrivedEvent], now: int) -> int:
+        """The time of a turn: never before the last one, nor before a timer it takes in."""
+        fires = [event.fire_at for event in arrived if isinstance(event, TimerFired)]
+        return max(now, self.state.last_timestamp, *fires)
+
+    def absorb(self, events: Iterable[HistoryEvent]) -> None:
+        """Take committed (or about to be committed) events into account."""
+        for event in events:
+            self.state.apply(event)
+            self.size += _size(event)
+
+
+def start_event(record: InstanceRecord, now: int, runtime: str) -> ExecutionStarted:
+    """The event that starts an instance: its record is the start message."""
+    return ExecutionStarted(
+        timestamp=max(now, record.created_at),
+        instance_id=record.instance_id,
+        execution_id=record.execution_id,
+        name=record.name,
+        input=record.input,
+        version=record.version,
+        tags=record.tags,
+        runtime=runtime,
+    )
+
+
+def project(record: InstanceRecord, state: InstanceState, rev: int, recoveries: int) -> InstanceRecord:
+    """The record of an instance whose history adds up to ``state`` after ``rev`` checkpoints."""
+    ended = state.status.is_terminal
+    return InstanceRecord(
+        instance_id=record.instance_id,
+        execution_id=record.execution_id,
+        name=record.name,
+        partition=record.partition,
+        created_at=record.created_at,
+        updated_at=state.last_timestamp,
+        input=record.input,
+        status=state.status,
+        rev=rev,
+        version=record.version,
+        tags=record.tags,
+        due_at=state.due_at,
+        completed_at=state.last_timestamp if ended else None,
+        output=state.output,
+        custom_status=state.custom_status,
+        failure=state.failure,
+        problem=None,
+        recoveries=recoveries,
+    )
+
+
+def _size(event: HistoryEvent) -> int:
+    match event:
+        case TaskScheduled() | ExecutionStarted():
+            return 200 + len(event.input)
+        case TaskCompleted():
+            return 100 + len(event.result)
+        case ExecutionCompleted():
+            return 100 + len(event.result or "")
+        case _:
+            return 50
+
+
+__all__ = ["MAX_ARRIVED", "Commit", "LiveInstance", "Phase", "project", "start_event"]

@@ -1,0 +1,54 @@
+"""What a worker lends to orchestrator code: codec, seeded randomness, a logger that is silent in replay."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import MutableMapping
+from random import Random
+from typing import Any
+
+from durable.core.context import ActivityTarget, OrchestrationContext
+from durable.payloads import encode
+from durable.registry import Registry
+
+_user_log = logging.getLogger("durable.orchestrator")
+
+
+class ReplaySafeLogger(logging.LoggerAdapter[logging.Logger]):
+    """Drops records while its instance replays, and adds ``instance_id`` and ``orchestrator`` to the others."""
+
+    def __init__(self, context: OrchestrationContext) -> None:
+        super().__init__(_user_log, {"instance_id": context.instance_id, "orchestrator": context.name})
+        self._context = context
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - logging's name
+        return self._context.is_live and super().isEnabledFor(level)
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        kwargs["extra"] = {**(self.extra or {}), **kwargs.get("extra", {})}
+        return msg, kwargs
+
+
+class WorkerServices:
+    """Implements ``durable.core.context.Services`` over a registry."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def activity(self, name: str) -> ActivityTarget[Any]:
+        return self._registry.activity_target(name)
+
+    def encode(self, value: object, what: str) -> str:
+        return encode(value, what)
+
+    def random(self, seed: str) -> Random:
+        return Random(seed)
+
+    def logger(self, context: OrchestrationContext) -> ReplaySafeLogger:
+        return ReplaySafeLogger(context)
+
+    def report(self, context: OrchestrationContext, problem: dict[str, Any]) -> None:
+        """Log what asyncio's exception handler would: an error nobody awaited."""
+        context.logger.error(
+            "instance %s: %s", context.instance_id, problem.get("message"), exc_info=problem.get("exception")
+        )
