@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context, copy_context
 from dataclasses import dataclass
@@ -64,8 +64,8 @@ class ActivityRunner:
     def __contains__(self, key: Key) -> bool:
         return key in self._attempts
 
-    def __len__(self) -> int:
-        return len(self._attempts)
+    def __iter__(self) -> Iterator[Attempt]:
+        return iter(list(self._attempts.values()))
 
     def start(self, attempt: Attempt) -> None:
         """Run ``attempt`` as soon as there is room. One that is here already is left alone."""
@@ -90,14 +90,15 @@ class ActivityRunner:
         for key in [key for key in self._attempts if key[0] == instance_id]:
             self.cancel(key)
 
-    async def wait(self, grace: float) -> None:
-        """Let running attempts end within ``grace`` seconds; those that have not started are let go."""
+    def withdraw(self, which: Callable[[Attempt], bool]) -> None:
+        """Let go those that have not started and that ``which`` names; somebody else will deliver them."""
+        kept: deque[Attempt] = deque()
         for attempt in self._queue:
-            self._attempts.pop(attempt.key, None)
-        self._queue.clear()
-        tasks = [attempt.task for attempt in self._attempts.values() if attempt.task is not None]
-        if tasks:
-            await asyncio.wait(tasks, timeout=grace)
+            if which(attempt):
+                self._attempts.pop(attempt.key, None)
+            else:
+                kept.append(attempt)
+        self._queue = kept
 
     async def close(self) -> None:
         """Cancel what still runs and wait for the cancellations to be taken. Threads are not waited for."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import TypeAlias
 
-from durable.backend import Commit, InstanceRecord
+from durable.backend import CommitOutcome, InstanceRecord
 from durable.core.events import (
     ArrivedEvent,
     ExecutionCompleted,
@@ -24,37 +25,49 @@ MAX_ARRIVED = 500
 
 _BASE_SIZE = 4096
 
+Turn: TypeAlias = Iterator[tuple[HistoryEvent, ...] | None]
+"""A turn under way: pauses after each event, and gives the turn's events as its last item."""
+
 
 class Phase(Enum):
-    """Where an instance in memory stands. Its events gather in the mailbox unless it is IDLE."""
+    """Where a live instance stands. Its events gather in the mailbox unless it is IDLE."""
 
-    LOADING = auto()
     IDLE = auto()
     TURNING = auto()
     COMMITTING = auto()
-    PARKED = auto()
 
 
 @dataclass(slots=True, eq=False)
 class LiveInstance:
-    """An instance this worker has in memory. ``recoveries`` counts its deliveries without a clean hand-over."""
+    """An instance in memory. ``recoveries`` counts its deliveries without a clean hand-over.
+
+    ``next_seq`` and ``rev`` number its next and its last checkpoint. ``created`` is False until its
+    record is written, together with its first checkpoint.
+    """
 
     record: InstanceRecord
+    orchestration: Orchestration
     state: InstanceState = field(default_factory=InstanceState)
-    phase: Phase = Phase.LOADING
-    orchestration: Orchestration | None = None
+    phase: Phase = Phase.IDLE
     mailbox: list[ArrivedEvent] = field(default_factory=list)
     next_seq: int = 0
     rev: int = 0
     recoveries: int = 0
     size: int = _BASE_SIZE
-    created: bool = True  # False: its record is written with its first checkpoint
-    turn: Iterator[tuple[HistoryEvent, ...] | None] | None = None
-    failures: int = 0  # turns that failed in a row, for the back-off of a parked one
+    created: bool = True
+    on_created: Callable[[CommitOutcome], None] | None = None
+    turn: Turn | None = None
+    taken: list[ArrivedEvent] = field(default_factory=list)  # by the turn that is not committed yet
+    failures: int = 0
 
     @property
     def instance_id(self) -> str:
         return self.record.instance_id
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a turn is waiting, running or being committed."""
+        return self.phase is not Phase.IDLE
 
     def take_arrived(self, now: int) -> list[ArrivedEvent]:
         """The events for the next turn: the news in the mailbox, then the timers that are due."""
@@ -66,7 +79,8 @@ class LiveInstance:
             if task_id not in answered and self.state.accepts(event):
                 answered.add(task_id)
                 arrived.append(event)
-        arrived += self.state.due_timers(now)
+        arrived += [fired for fired in self.state.due_timers(now) if fired.task_id not in answered]
+        self.taken = arrived
         return arrived
 
     def turn_time(self, arrived: Iterable[ArrivedEvent], now: int) -> int:
@@ -130,6 +144,3 @@ def _size(event: HistoryEvent) -> int:
             return 100 + len(event.result or "")
         case _:
             return 50
-
-
-__all__ = ["MAX_ARRIVED", "Commit", "LiveInstance", "Phase", "project", "start_event"]

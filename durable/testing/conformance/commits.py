@@ -78,12 +78,12 @@ class CommitConformance(ConformanceFixtures):
         await create(backend, *instances[:6])
         turns = [instance.turn() for instance in instances[:6]]
         await apply(backend, turns[1], turns[3])
-        stranger = Instance("i0", "another", input="[]").turn(create=True)
         batch = [turns[0], rival_of(turns[1]), turns[2], turns[3], rival_of(turns[4]), turns[5]]
         batch += [instances[6].turn(create=True)]
         outcomes = await backend.commit(batch)
         assert list(outcomes) == [COMMITTED, CONFLICT, COMMITTED, COMMITTED, COMMITTED, COMMITTED, COMMITTED]
-        assert list(await backend.commit([stranger, turns[0]][::-1])) == [COMMITTED, EXISTS]
+        strangers = [Instance(taken, "another").turn(create=True) for taken in ("i0", "i6")]
+        assert list(await backend.commit([strangers[0], turns[2], strangers[1]])) == [EXISTS, COMMITTED, EXISTS]
         winners = [turns[0], turns[1], turns[2], turns[3], batch[4], turns[5], batch[6]]
         for instance, winner in zip(instances, winners, strict=True):
             assert list(await backend.load(instance.instance_id, "e1")) == [winner.checkpoint]

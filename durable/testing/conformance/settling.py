@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from durable.backend import Annotation, Backend
+from durable.backend import Annotation, Backend, CommitOutcome
 from durable.core.state import RuntimeStatus
 from durable.testing.conformance.builders import (
     FAILURE,
@@ -17,6 +17,8 @@ from durable.testing.conformance.builders import (
     inbox_of,
     new_message,
     record_of,
+    rival_of,
+    runnable_ids,
 )
 from durable.testing.conformance.fixtures import ConformanceFixtures
 
@@ -129,13 +131,26 @@ class SettleConformance(ConformanceFixtures):
     async def test_settling_never_brings_a_purged_instance_back(self, backend: Backend, other: Backend) -> None:
         instance, sender, receiver = Instance("a"), Instance("sender"), Instance("receiver")
         await create(backend, instance, sender, receiver)
-        await apply(backend, instance.last_turn())
         late = instance.turn(messages=[new_message("m1", "receiver")])
+        await backend.commit([late])
+        await apply(other, instance.last_turn())
         assert await other.purge(["a"]) == 1
-        others = sender.turn(messages=[new_message("m2", "receiver")])
-        await apply(backend, late, others)
+        sent = sender.turn(messages=[new_message("m2", "receiver")])
+        await backend.commit([sent])
+        await backend.settle([late, sent])
         assert list(await backend.get(["a", "sender"])) == [None, sender.record]
         assert await inbox_of(backend, "receiver") == ["m1", "m2"]
+
+    async def test_a_stale_commit_never_brings_a_purged_instance_back(self, backend: Backend, other: Backend) -> None:
+        instance = Instance("a")
+        await create(backend, instance)
+        stale = instance.turn(token="stale")
+        await apply(other, rival_of(stale))
+        assert await other.purge(["a"]) == 1
+        if list(await backend.commit([stale])) == [CommitOutcome.COMMITTED]:  # a store need not look at the record
+            await backend.settle([stale])
+        assert list(await backend.get(["a"])) == [None]
+        assert await runnable_ids(backend) == []
 
     async def test_concurrent_settling_of_the_same_comes_to_the_same(self, backend: Backend, other: Backend) -> None:
         instances, receiver = [Instance(f"i{number}") for number in range(10)], Instance("receiver")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from durable.backend import Backend, Query
 from durable.testing.conformance.builders import (
-    HOSTILE_TEXTS,
+    HOSTILE_IDS,
     LATE,
     SECOND,
     T0,
@@ -103,7 +103,7 @@ class UpkeepConformance(ConformanceFixtures):
         assert await other.get_payloads("nobody", ["k1"]) == {}
 
     async def test_hostile_payload_keys_are_only_text(self, backend: Backend) -> None:
-        payloads = {text: str(number).encode() for number, text in enumerate(HOSTILE_TEXTS)}
+        payloads = {text: str(number).encode() for number, text in enumerate(HOSTILE_IDS)}
         await backend.put_payloads("a", payloads)
         assert await backend.get_payloads("a", list(payloads)) == payloads
         for key, value in payloads.items():

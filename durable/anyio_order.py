@@ -1,0 +1,5 @@
+"""Order."""
+
+
+def install() -> None:
+    """Being written."""

@@ -1,0 +1,223 @@
+"""Instances in memory: mailboxes, turns, and the sticky cache.
+
+Rule of this file: one turn of an instance is under way at a time - run, committed, and only then
+followed by its effects. What happens to the instance meanwhile waits in its mailbox. An
+instance that is not here can always be loaded again; dropping one loses nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator
+from functools import partial
+from time import perf_counter
+from typing import Protocol
+from uuid import uuid4
+
+from durable.backend import Checkpoint, Commit, CommitOutcome, InstanceRecord
+from durable.clock import Clock
+from durable.core.events import ArrivedEvent, HistoryEvent, TaskCancelRequested, TaskScheduled
+from durable.settings import Settings
+from durable.worker.committer import Committer
+from durable.worker.live import LiveInstance, Phase, Turn, project
+from durable.worker.watchdog import Watchdog
+
+SLICE = 0.005
+"""Seconds of turns after which the host's loop gets its turn."""
+
+
+class Effects(Protocol):
+    """What follows from turns: provided by the worker."""
+
+    def start_activity(self, instance: LiveInstance, scheduled: TaskScheduled, number: int) -> None:
+        """Run the activity; ``number`` counts its deliveries."""
+        ...
+
+    def cancel_activity(self, instance: LiveInstance, task_id: int) -> None: ...
+
+    def wake_at(self, instance: LiveInstance) -> None:
+        """The instance is at rest until ``instance.state.due_at``."""
+        ...
+
+    def committed(self, record: InstanceRecord) -> None:
+        """The store holds this state now."""
+        ...
+
+    def left(self, instance: LiveInstance, error: Exception | None) -> None:
+        """The instance was dropped with events in its mailbox: a lost race (None), or a turn that failed."""
+        ...
+
+
+class Instances:
+    """The live instances of one worker."""
+
+    def __init__(
+        self, committer: Committer, effects: Effects, clock: Clock, settings: Settings, watchdog: Watchdog
+    ) -> None:
+        self._committer = committer
+        self._effects = effects
+        self._clock = clock
+        self._settings = settings
+        self._watchdog = watchdog
+        self._live: dict[str, LiveInstance] = {}
+        self._idle: OrderedDict[str, LiveInstance] = OrderedDict()
+        self._idle_bytes = 0
+        self._ready: deque[LiveInstance] = deque()
+        self._scheduled = False
+        self._tokens = 0
+        self._token_prefix = uuid4().hex[:12]
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def __iter__(self) -> Iterator[LiveInstance]:
+        return iter(list(self._live.values()))
+
+    def get(self, instance_id: str) -> LiveInstance | None:
+        """The live instance of that id, if it is in memory."""
+        return self._live.get(instance_id)
+
+    def add(self, instance: LiveInstance) -> None:
+        """Take in an instance that was loaded or is new, and run what is in its mailbox."""
+        self._live[instance.instance_id] = instance
+        self._make_ready(instance)
+
+    def deliver(self, instance: LiveInstance, events: Iterable[ArrivedEvent]) -> None:
+        """Put events into the mailbox and look for something to do, unless a turn is under way."""
+        instance.mailbox.extend(events)
+        if instance.phase is Phase.IDLE:
+            self._leave_idle(instance)
+            self._make_ready(instance)
+
+    def drop(self, instance: LiveInstance) -> None:
+        """Forget an instance at once, whatever it is doing."""
+        self._leave_idle(instance)
+        if self._live.get(instance.instance_id) is instance:
+            del self._live[instance.instance_id]
+        instance.orchestration.discard()
+        instance.turn = None
+
+    # --- turns -------------------------------------------------------------------------------
+
+    def _make_ready(self, instance: LiveInstance) -> None:
+        instance.phase = Phase.TURNING
+        self._ready.append(instance)
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._run_ready)
+
+    def _run_ready(self) -> None:
+        """Run turns until none is waiting or the slice is used up; then let the host breathe."""
+        self._scheduled = False
+        deadline = perf_counter() + SLICE
+        while self._ready:
+            instance = self._ready.popleft()
+            if self._live.get(instance.instance_id) is instance and not self._advance(instance, deadline):
+                self._ready.appendleft(instance)
+            if perf_counter() >= deadline:
+                break
+        if self._ready and not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._run_ready)
+
+    def _advance(self, instance: LiveInstance, deadline: float) -> bool:
+        """Run the instance's turn, or a part of it; False when it needs another slice."""
+        self._watchdog.turn_begins(instance.instance_id)
+        try:
+            turn = instance.turn or self._begin(instance)
+            while turn is not None:
+                events = next(turn)
+                if events is not None:
+                    self._commit(instance, events)
+                    return True
+                if perf_counter() >= deadline:
+                    return False
+        except Exception as error:
+            self.drop(instance)
+            self._effects.left(instance, error)
+        finally:
+            self._watchdog.turn_ends()
+        return True
+
+    def _begin(self, instance: LiveInstance) -> Turn | None:
+        now = self._clock()
+        arrived = instance.take_arrived(now)
+        if not arrived:
+            self._rest(instance)
+            return None
+        instance.turn = instance.orchestration.turn(arrived, instance.turn_time(arrived, now))
+        return instance.turn
+
+    def _commit(self, instance: LiveInstance, events: tuple[HistoryEvent, ...]) -> None:
+        instance.turn = None
+        instance.phase = Phase.COMMITTING
+        instance.absorb(events)
+        instance.rev += 1
+        self._tokens += 1
+        record = project(instance.record, instance.state, instance.rev, instance.recoveries)
+        checkpoint = Checkpoint(
+            record.instance_id,
+            record.execution_id,
+            instance.next_seq,
+            instance.rev,
+            f"{self._token_prefix}-{self._tokens}",
+            events,
+            instance.recoveries,
+        )
+        instance.next_seq += 1
+        commit = Commit(checkpoint, record, create=not instance.created)
+        self._committer.submit(commit, partial(self._committed, instance, commit))
+
+    def _committed(self, instance: LiveInstance, commit: Commit, outcome: CommitOutcome) -> None:
+        created, instance.on_created = instance.on_created, None
+        if created is not None:
+            created(outcome)
+        if self._live.get(instance.instance_id) is not instance:
+            return
+        if outcome is not CommitOutcome.COMMITTED:
+            self.drop(instance)
+            if outcome is CommitOutcome.CONFLICT:
+                self._effects.left(instance, None)
+            return
+        instance.created = True
+        instance.failures = 0
+        instance.taken = []
+        instance.record = commit.record
+        self._cause_effects(instance, commit.checkpoint.events)
+        self._effects.committed(commit.record)
+        if commit.record.status.is_terminal:
+            self.drop(instance)
+        elif instance.mailbox:
+            self._make_ready(instance)
+        else:
+            self._rest(instance)
+
+    def _cause_effects(self, instance: LiveInstance, events: Iterable[HistoryEvent]) -> None:
+        outstanding = instance.state.activities
+        for event in events:
+            if type(event) is TaskScheduled:
+                if event.task_id in outstanding:  # else it was cancelled within its own turn
+                    self._effects.start_activity(instance, event, 1)
+            elif type(event) is TaskCancelRequested:
+                self._effects.cancel_activity(instance, event.task_id)
+
+    # --- the sticky cache ----------------------------------------------------------------------
+
+    def _rest(self, instance: LiveInstance) -> None:
+        instance.phase = Phase.IDLE
+        self._effects.wake_at(instance)
+        self._enter_idle(instance)
+
+    def _enter_idle(self, instance: LiveInstance) -> None:
+        self._idle[instance.instance_id] = instance
+        self._idle_bytes += instance.size
+        settings = self._settings
+        while len(self._idle) > 1 and (
+            len(self._idle) > settings.cache_instances or self._idle_bytes > settings.cache_bytes
+        ):
+            self.drop(next(iter(self._idle.values())))
+
+    def _leave_idle(self, instance: LiveInstance) -> None:
+        if self._idle.pop(instance.instance_id, None) is not None:
+            self._idle_bytes -= instance.size

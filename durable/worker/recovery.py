@@ -1,0 +1,174 @@
+"""Bringing instances into memory: when a message, a wake-up or a new partition asks for one that is not there.
+
+Rule of this file: what arrives for an instance that is loading or parked waits in its mailbox here. An
+instance whose turns cannot be run is parked: shown with its problem, and tried again with a growing delay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from durable.backend import Annotation, Backend, BackendUnavailable
+from durable.core.events import ArrivedEvent
+from durable.worker.instances import Effects, Instances
+from durable.worker.live import LiveInstance
+from durable.worker.loading import Loader
+
+T = TypeVar("T")
+
+_log = logging.getLogger("durable.worker")
+
+CONCURRENT_LOADS = 16
+_STORE_RETRY = 0.5
+_FIRST_PARKED, _LAST_PARKED = 1.0, 300.0
+
+
+@dataclass(slots=True, eq=False)
+class _Away:
+    """What waits for an instance that is not in memory. ``failures`` counts its turns that failed in a row."""
+
+    mailbox: list[ArrivedEvent] = field(default_factory=list)
+    failures: int = 0
+    loading: asyncio.Task[None] | None = None
+    retry: asyncio.TimerHandle | None = None
+
+
+class Recovery:
+    """Loads instances on demand and parks those that cannot go on."""
+
+    def __init__(
+        self, backend: Backend, loader: Loader, instances: Instances, effects: Effects, owns: Callable[[str], bool]
+    ) -> None:
+        self._backend = backend
+        self._loader = loader
+        self._instances = instances
+        self._effects = effects
+        self._owns = owns
+        self._away: dict[str, _Away] = {}
+        self._loads = asyncio.Semaphore(CONCURRENT_LOADS)
+
+    def __contains__(self, instance_id: str) -> bool:
+        return instance_id in self._away
+
+    @property
+    def loading(self) -> bool:
+        """Whether an instance is being loaded."""
+        return any(away.loading is not None for away in self._away.values())
+
+    def wake(self, instance_id: str) -> None:
+        """Have an instance look for something to do. A parked one waits for its time."""
+        live = self._instances.get(instance_id)
+        if live is not None:
+            self._instances.deliver(live, ())
+        elif instance_id not in self._away:
+            self._load(instance_id, _Away())
+
+    def arrive(self, instance_id: str, event: ArrivedEvent) -> None:
+        """Give an event to an instance, wherever it is."""
+        live = self._instances.get(instance_id)
+        if live is not None:
+            self._instances.deliver(live, (event,))
+        elif instance_id in self._away:
+            self._away[instance_id].mailbox.append(event)
+        else:
+            self._load(instance_id, _Away([event]))
+
+    def left(self, instance: LiveInstance, error: Exception | None) -> None:
+        """Take over a live instance that was dropped: load it again; park it when that does not help."""
+        away = _Away([*instance.taken, *instance.mailbox], failures=instance.failures)
+        if error is None:
+            self._load(instance.instance_id, away)
+        elif instance.failures == 0 and instance.created:
+            # What is in memory may be at fault; history is not. Try once more from there.
+            away.failures = 1
+            self._load(instance.instance_id, away)
+        else:
+            self._away[instance.instance_id] = away
+            self._start(instance.instance_id, away, self._park(instance.instance_id, away, error))
+
+    def forget(self, instance_id: str) -> None:
+        """Drop what waits for an instance whose partition belongs to somebody else now."""
+        away = self._away.pop(instance_id, None)
+        if away is not None:
+            if away.loading is not None:
+                away.loading.cancel()
+            if away.retry is not None:
+                away.retry.cancel()
+
+    def ids(self) -> list[str]:
+        """Ids of the instances that are loading or parked."""
+        return list(self._away)
+
+    async def close(self) -> None:
+        """Stop loading and waiting."""
+        tasks = [away.loading for away in self._away.values() if away.loading is not None]
+        for instance_id in self.ids():
+            self.forget(instance_id)
+        if tasks:
+            await asyncio.wait(tasks)
+
+    # --- loading -------------------------------------------------------------------------------
+
+    def _load(self, instance_id: str, away: _Away) -> None:
+        if not self._owns(instance_id):
+            return
+        self._away[instance_id] = away
+        self._start(instance_id, away, self._bring_in(instance_id, away))
+
+    def _start(self, instance_id: str, away: _Away, work: Coroutine[Any, Any, None]) -> None:
+        away.retry = None
+        away.loading = asyncio.get_running_loop().create_task(work, name=f"durable-load-{instance_id}")
+        away.loading.add_done_callback(lambda task: self._ended(away, task))
+
+    def _ended(self, away: _Away, task: asyncio.Task[None]) -> None:
+        away.loading = None
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error
+
+    async def _bring_in(self, instance_id: str, away: _Away) -> None:
+        async with self._loads:
+            try:
+                loaded = await self._patiently(lambda: self._loader.load(instance_id))
+            except Exception as error:
+                await self._park(instance_id, away, error)
+                return
+        if self._away.get(instance_id) is not away:
+            if loaded is not None:
+                loaded.instance.orchestration.discard()
+            return
+        del self._away[instance_id]
+        if loaded is None:
+            return
+        instance = loaded.instance
+        instance.mailbox += away.mailbox
+        instance.failures = away.failures
+        self._instances.add(instance)
+        for scheduled, number in loaded.outstanding:
+            self._effects.start_activity(instance, scheduled, number)
+
+    # --- parking -------------------------------------------------------------------------------
+
+    async def _park(self, instance_id: str, away: _Away, error: Exception) -> None:
+        """Show the problem in the instance's record, and try again later."""
+        away.failures += 1
+        delay = min(_FIRST_PARKED * 2 ** (away.failures - 1), _LAST_PARKED)
+        problem = f"{type(error).__name__}: {error}"
+        _log.error("instance %r is parked, next try in %g s: %s", instance_id, delay, problem, exc_info=error)
+        record = await self._patiently(lambda: self._backend.get([instance_id]))
+        if record[0] is not None:
+            note = Annotation(instance_id, record[0].rev, problem, record[0].recoveries)
+            await self._patiently(lambda: self._backend.annotate([note]))
+        if self._away.get(instance_id) is away:
+            away.retry = asyncio.get_running_loop().call_later(delay, self._load, instance_id, away)
+
+    async def _patiently(self, operation: Callable[[], Awaitable[T]]) -> T:
+        """The result of ``operation``, tried until the store answers."""
+        while True:
+            try:
+                return await operation()
+            except BackendUnavailable:
+                await asyncio.sleep(_STORE_RETRY)

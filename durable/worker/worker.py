@@ -1,0 +1,313 @@
+"""The worker: partitions, instances, committer, activities and timers put together.
+
+Rule of this file: wiring and lifecycle only. The way of an event: here ``arrive`` -> recovery (in
+memory?) -> instances (turn) -> committer -> the effects below.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import platform
+from collections.abc import Callable, Collection, Coroutine
+from importlib.metadata import version
+from typing import Any
+
+from durable import anyio_order
+from durable.backend import Annotation, Backend, BackendUnavailable, CommitOutcome, Hint, InstanceRecord
+from durable.clock import Clock
+from durable.core.errors import UnknownFunctionError
+from durable.core.events import TaskScheduled
+from durable.core.ids import partition_of
+from durable.registry import Registry
+from durable.settings import Settings
+from durable.worker.activities import ActivityRunner, Attempt, Outcome
+from durable.worker.committer import Committer
+from durable.worker.instances import Instances
+from durable.worker.live import LiveInstance
+from durable.worker.loading import Loader
+from durable.worker.partitions import Partitions
+from durable.worker.recovery import Recovery
+from durable.worker.timers import HORIZON, WakeUps
+from durable.worker.watchdog import Watchdog
+
+_log = logging.getLogger("durable.worker")
+
+_SCAN_PAGE = 1000
+_SWEEP_INTERVAL = 3600.0
+_TOMBSTONES_KEPT = 7 * 24 * 3600 * 1_000_000
+_DRAIN_POLL = 0.01
+
+
+class Worker:
+    """Runs the instances of its partitions in this process and loop."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        partition_count: int,
+        registry: Registry,
+        settings: Settings,
+        clock: Clock,
+        changed: Callable[[InstanceRecord], None],
+    ) -> None:
+        self._backend = backend
+        self._count = partition_count
+        self._registry = registry
+        self._settings = settings
+        self._clock = clock
+        self._changed = changed
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._draining: frozenset[int] = frozenset()
+        self._scan_wanted = asyncio.Event()
+        self.failure: BaseException | None = None
+        runtime = f"python {platform.python_version()}, anyio {version('anyio')}"
+        self._watchdog = Watchdog(settings.blocked_turn)
+        self._partitions = Partitions(
+            backend, clock, settings.lease_time, gained=self._gained, lost=self._lost, hand_over=self._hand_over
+        )
+        self._activities = ActivityRunner(
+            self._partitions.info.worker_id,
+            clock,
+            self._activity_ended,
+            limit=settings.max_activities,
+            threads=settings.activity_threads,
+            max_deliveries=settings.max_deliveries,
+        )
+        self._committer = Committer(backend, self._fail)
+        self._instances = Instances(self._committer, self, clock, settings, self._watchdog)
+        self._loader = Loader(backend, registry, clock, self._watchdog, runtime, self._activities.__contains__)
+        self._recovery = Recovery(backend, self._loader, self._instances, self, self.owns)
+        self._wakeups = WakeUps(clock, self._recovery.wake)
+
+    @property
+    def worker_id(self) -> str:
+        return self._partitions.info.worker_id
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the worker runs and its store answers."""
+        return self.failure is None and self._committer.available
+
+    def owns(self, instance_id: str) -> bool:
+        """Whether this worker should work on the instance."""
+        return partition_of(instance_id, self._count) in self._partitions.owned
+
+    # --- lifecycle -----------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Take the first partitions and begin to work. Raises RegistrationError for unusable annotations."""
+        self._registry.prepare()
+        anyio_order.install()
+        self._watchdog.start()
+        try:
+            await self._partitions.beat()
+        except BaseException:
+            self._watchdog.stop()
+            raise
+        self._spawn(self._partitions.run(), "partitions")
+        self._spawn(self._keep_scanning(), "scan")
+        self._spawn(self._keep_sweeping(), "sweep")
+
+    async def stop(self) -> None:
+        """Stop gracefully: end turns and activities within ``drain_time``, then hand over the partitions at once."""
+        try:
+            async with asyncio.timeout(self._settings.drain_time):
+                await self._quiesce(self._partitions.owned)
+                await self._committer.drain()
+                await self._note_clean_stop(list(self._instances))
+        except TimeoutError:
+            _log.warning("the worker could not hand over its work within %g s", self._settings.drain_time)
+        except BackendUnavailable as error:
+            _log.warning("the worker stops without a store to hand its work over to: %s", error)
+        await self._shut_down()
+        if self.failure is not None:
+            raise self.failure
+
+    async def _shut_down(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._recovery.close()
+        await self._activities.close()
+        self._wakeups.close()
+        self._committer.abandon()
+        for instance in self._instances:
+            self._instances.drop(instance)
+        self._watchdog.stop()
+        try:
+            await self._partitions.release()
+        except BackendUnavailable as error:
+            _log.warning("the leases of this worker could not be released and will expire: %s", error)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=f"durable-{name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._task_ended)
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        """Something is broken that retrying does not mend; nothing may go on as if it had worked."""
+        if self.failure is None:
+            self.failure = error
+            _log.critical("the worker cannot go on and stops taking work", exc_info=error)
+            self._draining = frozenset(range(self._count))
+
+    # --- what comes in -------------------------------------------------------------------------
+
+    def start_instance(self, record: InstanceRecord, done: Callable[[CommitOutcome], None]) -> bool:
+        """Create an instance together with its first checkpoint, and tell ``done`` of the commit.
+
+        False when it has to be created in the store first: another worker's, draining, or its id is in use here.
+        """
+        known = self._instances.get(record.instance_id) or record.instance_id in self._recovery
+        if known or not self.owns(record.instance_id) or record.partition in self._draining:
+            return False
+        try:
+            instance = self._loader.fresh(record)
+        except UnknownFunctionError:
+            return False  # another worker may know it; here it will be parked and shown
+        instance.created = False
+        instance.on_created = done
+        self._instances.add(instance)
+        return True
+
+    def hint(self, hint: Hint) -> None:
+        """Something changed in the store."""
+        if hint.instance_id is None:
+            self._scan_wanted.set()
+        elif self._instances.get(hint.instance_id) is None and self.owns(hint.instance_id):
+            self._recovery.wake(hint.instance_id)
+
+    def _activity_ended(self, attempt: Attempt, outcome: Outcome) -> None:
+        if self.owns(attempt.instance_id):
+            self._recovery.arrive(attempt.instance_id, outcome)
+        else:
+            _log.info("the outcome of %s is dropped: its partition has another owner, who runs it again", attempt.key)
+
+    # --- effects of committed turns --------------------------------------------------------------
+
+    def start_activity(self, instance: LiveInstance, scheduled: TaskScheduled, number: int) -> None:
+        if instance.record.partition in self._draining:
+            return  # its next owner finds it in history
+        definition = self._registry.activities.get(scheduled.name)
+        if definition is None:
+            # Later: the caller is in the middle of this instance's turn.
+            asyncio.get_running_loop().call_soon(self._park_unknown, instance, scheduled.name)
+            return
+        record = instance.record
+        self._activities.start(Attempt(record.instance_id, record.execution_id, scheduled, definition, number))
+
+    def _park_unknown(self, instance: LiveInstance, name: str) -> None:
+        if self._instances.get(instance.instance_id) is instance:
+            self._instances.drop(instance)
+            try:
+                self._registry.find_activity(name)
+            except UnknownFunctionError as error:
+                self.left(instance, error)
+
+    def cancel_activity(self, instance: LiveInstance, task_id: int) -> None:
+        self._activities.cancel((instance.record.instance_id, instance.record.execution_id, task_id))
+
+    def wake_at(self, instance: LiveInstance) -> None:
+        self._wakeups.schedule(instance.instance_id, instance.state.due_at or None)
+
+    def committed(self, record: InstanceRecord) -> None:
+        self._changed(record)
+
+    def left(self, instance: LiveInstance, error: Exception | None) -> None:
+        self._recovery.left(instance, error)
+
+    # --- partitions ------------------------------------------------------------------------------
+
+    def _gained(self, partitions: frozenset[int]) -> None:
+        self._spawn(self._scan(partitions, include_busy=True), "recover")
+
+    def _lost(self, partitions: frozenset[int]) -> None:
+        for instance in self._instances:
+            if instance.record.partition in partitions:
+                self._instances.drop(instance)
+                self._activities.cancel_instance(instance.instance_id)
+        for instance_id in self._recovery.ids():
+            if partition_of(instance_id, self._count) in partitions:
+                self._recovery.forget(instance_id)
+
+    async def _hand_over(self, partitions: frozenset[int]) -> None:
+        """Bring the instances of these partitions to rest, so that their next owner repeats as little as possible."""
+        try:
+            async with asyncio.timeout(self._settings.drain_time):
+                await self._quiesce(partitions)
+                await self._committer.drain()
+                await self._note_clean_stop([i for i in self._instances if i.record.partition in partitions])
+        except TimeoutError:
+            _log.warning("partitions %s are given up with activities still running", sorted(partitions))
+        finally:
+            self._draining -= partitions
+
+    async def _quiesce(self, partitions: frozenset[int]) -> None:
+        """Start nothing new for these partitions and wait until their turns and running activities have ended."""
+        self._draining |= partitions
+        self._activities.withdraw(lambda attempt: partition_of(attempt.instance_id, self._count) in partitions)
+        while self._recovery.loading or self._busy(partitions):
+            await asyncio.sleep(_DRAIN_POLL)
+
+    def _busy(self, partitions: Collection[int]) -> bool:
+        running = any(partition_of(a.instance_id, self._count) in partitions for a in self._activities)
+        return running or any(i.under_way for i in self._instances if i.record.partition in partitions)
+
+    async def _note_clean_stop(self, instances: list[LiveInstance]) -> None:
+        """Take back the next owner's count of one more delivery: this worker did not die of these activities."""
+        notes = [
+            Annotation(i.instance_id, i.rev, i.record.problem, i.recoveries - 1)
+            for i in instances
+            if i.state.activities and i.created
+        ]
+        if notes:
+            await self._backend.annotate(notes)
+
+    # --- finding work ------------------------------------------------------------------------------
+
+    async def _keep_scanning(self) -> None:
+        """Look for due instances in time for the next horizon, and whenever the store hints at something."""
+        while True:
+            try:
+                async with asyncio.timeout(HORIZON / 2_000_000):
+                    await self._scan_wanted.wait()
+            except TimeoutError:
+                pass
+            self._scan_wanted.clear()
+            await self._scan(self._partitions.owned, include_busy=False)
+
+    async def _scan(self, partitions: frozenset[int], *, include_busy: bool) -> None:
+        after: str | None = None
+        while partitions := partitions & self._partitions.owned:
+            until = self._clock() + HORIZON
+            try:
+                found = await self._backend.runnable(
+                    partitions, until, include_busy=include_busy, after=after, limit=_SCAN_PAGE
+                )
+            except BackendUnavailable:
+                await asyncio.sleep(1.0)
+                continue
+            now = self._clock()
+            for wakeup in found:
+                if wakeup.due_at <= now:
+                    self._recovery.wake(wakeup.instance_id)
+                else:
+                    self._wakeups.schedule(wakeup.instance_id, wakeup.due_at)
+            if len(found) < _SCAN_PAGE:
+                return
+            after = found[-1].instance_id
+
+    async def _keep_sweeping(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_INTERVAL)
+            try:
+                await self._backend.sweep(self._clock() - _TOMBSTONES_KEPT)
+            except BackendUnavailable as error:
+                _log.warning("upkeep is put off: %s", error)
