@@ -29,13 +29,13 @@ from durable.offload import restore_checkpoints, restore_record, store_large_inp
 from durable.payloads import decode
 from durable.registry import Registry
 from durable.settings import Settings
+from durable.waiting import Waiters
 
 R = TypeVar("R")
 
 LocalStart: TypeAlias = Callable[[InstanceRecord, Callable[[CommitOutcome], None]], bool]
 """Takes a start into this process if it can (see ``Worker.start_instance``)."""
 
-_FIRST_POLL, _LAST_POLL = 0.1, 2.0
 _STORE_RETRY = 0.2
 _PAGE = 200
 
@@ -64,42 +64,6 @@ class InstanceStatus:
     tags: Mapping[str, str]
 
 
-class Waiters:
-    """Who in this process waits for an instance to change."""
-
-    def __init__(self) -> None:
-        self._waiting: dict[str, set[asyncio.Future[InstanceRecord | None]]] = {}
-
-    def register(self, instance_id: str) -> asyncio.Future[InstanceRecord | None]:
-        """A future that ends with the next news: the terminal record, or None for "look again"."""
-        future: asyncio.Future[InstanceRecord | None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(instance_id, set()).add(future)
-        future.add_done_callback(lambda done: self._forget(instance_id, done))
-        return future
-
-    def committed(self, record: InstanceRecord) -> None:
-        """The store holds this state of an instance now."""
-        if record.status.is_terminal:
-            self._wake(record.instance_id, record)
-
-    def hint(self, instance_id: str | None) -> None:
-        """Something changed: this instance, or (None) some."""
-        for name in list(self._waiting) if instance_id is None else (instance_id,):
-            self._wake(name, None)
-
-    def _wake(self, instance_id: str, news: InstanceRecord | None) -> None:
-        for future in self._waiting.pop(instance_id, ()):
-            if not future.done():
-                future.set_result(news)
-
-    def _forget(self, instance_id: str, future: asyncio.Future[InstanceRecord | None]) -> None:
-        waiting = self._waiting.get(instance_id)
-        if waiting is not None:
-            waiting.discard(future)
-            if not waiting:
-                del self._waiting[instance_id]
-
-
 class Client:
     """Starts, reads and queries the instances of one task hub."""
 
@@ -110,7 +74,9 @@ class Client:
         registry: Registry,
         settings: Settings,
         clock: Clock,
+        waiters: Waiters,
         local_start: LocalStart,
+        created: Callable[[str], None],
     ) -> None:
         self._backend = backend
         self._count = partition_count
@@ -118,7 +84,8 @@ class Client:
         self._settings = settings
         self._clock = clock
         self._local_start = local_start
-        self.waiters = Waiters()
+        self._created = created
+        self.waiters = waiters
 
     # --- starting ----------------------------------------------------------------------------
 
@@ -203,11 +170,14 @@ class Client:
         while True:
             try:
                 small = await store_large_input(self._backend, record)
-                return (await self._backend.create_instances([small]))[0]
+                existing = (await self._backend.create_instances([small]))[0]
             except BackendUnavailable:
                 if asyncio.get_running_loop().time() + _STORE_RETRY >= deadline:
                     raise
                 await asyncio.sleep(_STORE_RETRY)  # in doubt, and idempotent: the same record again
+            else:
+                self._created(record.instance_id)
+                return existing
 
     # --- looking -----------------------------------------------------------------------------
 
@@ -217,24 +187,6 @@ class Client:
         if found is None:
             raise InstanceNotFoundError(f"there is no instance {instance_id!r} in this task hub")
         return await restore_record(self._backend, found)
-
-    async def wait_until_ended(self, instance_id: str) -> InstanceRecord:
-        """The terminal record of an instance, as soon as there is one. Waits without disturbing it."""
-        poll = _FIRST_POLL
-        while True:
-            news = self.waiters.register(instance_id)
-            try:
-                record = await self.record(instance_id)
-                if record.status.is_terminal:
-                    return record
-                async with asyncio.timeout(poll):
-                    told = await news
-                if told is not None:
-                    return told
-            except TimeoutError:
-                poll = min(poll * 1.5, _LAST_POLL)
-            finally:
-                news.cancel()
 
     async def history(self, instance_id: str) -> list[HistoryEvent]:
         """All events of the instance's current execution, in order. Raises InstanceNotFoundError."""
@@ -289,7 +241,7 @@ class InstanceHandle(Generic[R]):
         seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
         client = self._client()
         async with asyncio.timeout(seconds):
-            record = await client.wait_until_ended(self.instance_id)
+            record = await client.waiters.wait(self.instance_id)
         if record.status is RuntimeStatus.FAILED:
             details = record.failure or FailureDetails("builtins.Exception", "no details were recorded")
             raise OrchestrationFailedError(self.instance_id, details)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Self, TypeVar, overload
 
-from durable.backend import Backend, BackendUnavailable, CommitOutcome, InstanceRecord, create_backend
+from durable.backend import Backend, BackendUnavailable, CommitOutcome, Hint, InstanceRecord, create_backend
 from durable.client import Client, InstanceHandle, InstanceStatus, make_query
 from durable.clock import Clock, system_clock
 from durable.core.errors import DurableError
@@ -19,6 +19,7 @@ from durable.core.state import RuntimeStatus
 from durable.definitions import Orchestrator
 from durable.registry import Registry
 from durable.settings import Settings
+from durable.waiting import Waiters
 from durable.worker.worker import Worker
 
 R = TypeVar("R")
@@ -54,7 +55,7 @@ class TaskHub(Registry):
         self._partition_count = 0
         self._client: Client | None = None
         self._worker: Worker | None = None
-        self._watching: asyncio.Task[None] | None = None
+        self._background: list[asyncio.Task[None]] = []
 
     # --- connecting ----------------------------------------------------------------------------
 
@@ -101,14 +102,28 @@ class TaskHub(Registry):
         backend = create_backend(self._url, self.name) if isinstance(self._url, str) else self._url
         self._partition_count = await backend.open(self.settings.partitions)
         self._backend = backend
-        self._client = Client(backend, self._partition_count, self, self.settings, self._clock, self._start_in_worker)
-        self._watching = asyncio.get_running_loop().create_task(self._watch(backend), name="durable-watch")
+        waiters = Waiters(backend, self._is_live)
+        self._client = Client(
+            backend,
+            self._partition_count,
+            self,
+            self.settings,
+            self._clock,
+            waiters,
+            local_start=self._start_in_worker,
+            created=self._hint_worker,
+        )
+        loop = asyncio.get_running_loop()
+        self._background = [
+            loop.create_task(self._watch(backend), name="durable-watch"),
+            loop.create_task(waiters.run(), name="durable-waiters"),
+        ]
 
     async def _close(self) -> None:
-        assert self._watching is not None
         assert self._backend is not None
-        self._watching.cancel()
-        await asyncio.wait([self._watching])
+        for task in self._background:
+            task.cancel()
+        await asyncio.wait(self._background)
         backend, self._backend, self._client = self._backend, None, None
         await backend.close()
 
@@ -124,6 +139,13 @@ class TaskHub(Registry):
 
     def _start_in_worker(self, record: InstanceRecord, done: Callable[[CommitOutcome], None]) -> bool:
         return self._worker is not None and self._worker.start_instance(record, done)
+
+    def _hint_worker(self, instance_id: str) -> None:
+        if self._worker is not None:
+            self._worker.hint(Hint(instance_id))
+
+    def _is_live(self, instance_id: str) -> bool:
+        return self._worker is not None and self._worker.has_live(instance_id)
 
     def _connected(self) -> Client:
         if self._client is None:

@@ -8,75 +8,65 @@ from __future__ import annotations
 
 import sys
 from asyncio import tasks as _tasks
-from types import CoroutineType, FrameType
+from types import CoroutineType
 from typing import Any
 
 from durable.core.futures import Task
-
-_NESTED_TRIES = 50
 
 
 def close_task(task: Task) -> None:
     """End a suspended task and take it out of the registries of the process."""
     task._log_destroy_pending = False  # type: ignore[attr-defined]
+    loop = task.get_loop()
+    # Its ``finally`` blocks must find it as the current task: cancel scopes and timeouts ask.
+    _tasks._enter_task(loop, task)
     try:
-        # The innermost first: a coroutine that lets go of an unfinished one leaves it to the garbage collector.
-        for coro in reversed(_chain(task.get_coro())):
-            _close(coro)
+        _close_all(_awaiting(task.get_coro()))
     finally:
+        _tasks._leave_task(loop, task)
         _tasks._unregister_task(task)
         _forget_in_anyio(task)
 
 
-def _chain(coro: Any) -> list[Any]:
+def _awaiting(coro: Any) -> list[Any]:
+    """The task's coroutine, the one it awaits, and so on inwards."""
     chain = [coro]
     while isinstance(inner := getattr(chain[-1], "cr_await", None), CoroutineType):
         chain.append(inner)
     return chain
 
 
-def _close(coro: Any) -> None:
-    try:
-        coro.close()
-    except KeyboardInterrupt:
-        raise
-    except BaseException:
-        # The instance is thrown away: what its ``finally`` blocks raise has nobody to go to.
-        if getattr(coro, "cr_frame", None) is not None:
-            _close_by_force(coro)
-
-
-def _close_by_force(coro: Any) -> None:
-    """Close a coroutine that caught GeneratorExit and awaited again, by raising at the next line it runs.
-
-    Left suspended it would be ended by the garbage collector, or at interpreter exit, when no loop
-    refuses what it does; a ``while True`` around it would then never end.
-    """
-    tracer = sys.gettrace()
-    for _ in range(_NESTED_TRIES):
-        coro.cr_frame.f_trace = _raise_at_line
-        sys.settrace(_raise_at_line)
+def _close_all(chain: list[Any]) -> None:
+    for coro in reversed(chain):
         try:
             coro.close()
-        except Exception:  # caught GeneratorExit again, in an outer ``try``: the next round is for that
-            continue
-        finally:
-            sys.settrace(tracer)
-        return
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # nobody is left to be told, and "ignored GeneratorExit" is dealt with below
+            pass
+        if getattr(coro, "cr_frame", None) is not None:
+            _never_free(chain[0])
+            return
 
 
-def _raise_at_line(frame: FrameType, event: str, arg: object) -> Any:
-    if event == "line":
-        raise GeneratorExit
-    return _raise_at_line
+def _never_free(coro: Any) -> None:
+    """Leave a coroutine suspended that caught GeneratorExit and awaited again.
+
+    A leak, but of code that asked for it. Freed, it would get GeneratorExit once more: from the garbage
+    collector, or at interpreter exit, with no loop to refuse what it does, and so perhaps never end.
+    """
+    import ctypes  # dear to import and hardly ever needed
+
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(coro))
 
 
 def _forget_in_anyio(task: Task) -> None:
-    backend = sys.modules.get("anyio._backends._asyncio")
-    states = getattr(backend, "_task_states", None)
+    states = getattr(sys.modules.get("anyio._backends._asyncio"), "_task_states", None)
+    if states is None:
+        return
     # anyio's table refers from the task's scope back to the task: an ephemeron it never drops.
-    state = states.pop(task, None) if states is not None else None
-    scope = state.cancel_scope if state is not None else None
+    state = states.pop(task, None)
+    scope = state and state.cancel_scope
     while scope is not None:
         for member in scope._tasks:  # durable futures, started as tasks, are in the table too
             states.pop(member, None)

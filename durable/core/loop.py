@@ -20,13 +20,14 @@ from asyncio import tasks as _tasks
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from contextvars import Context, copy_context
-from inspect import iscoroutinefunction
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 from durable.core.errors import LoopDiscardedError, NonDeterminismError, RunawayTurnError
 from durable.core.eviction import close_task
 from durable.core.futures import DurableCall, DurableFuture, Future, Task
+from durable.core.refusals import at_user_line, refuse_the_rest
+from durable.core.refusals import describe_frame as describe_frame
+from durable.core.refusals import user_line as user_line
 
 CALLBACK_LIMIT = 100_000
 """Callbacks one event may cause before its turn counts as running away."""
@@ -279,8 +280,9 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         """Refuse work for an instance that is being, or was, thrown out of memory.
 
         Raises:
-            LoopDiscardedError: it is, and its code still listens to reason. Code that goes on asking is
-                let through, into nothing, so that it suspends at last and can be ended.
+            GeneratorExit: to code that is being ended. When it asks on and on, it is let through in the
+                end, into nothing: so it suspends, and can be left.
+            LoopDiscardedError: to everyone else.
         """
         if self._discarded:
             self._refuse_work()
@@ -322,80 +324,19 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
                 "something outside the orchestrator touched its event loop between turns (a thread, or a future "
                 "of the host's loop); send results to an orchestrator through activities or external events"
             )
+        if not self.is_running():
+            raise LoopDiscardedError("this instance was evicted from memory; its loop takes no more work")
         self._refusals += 1
         if self._refusals <= _PATIENCE:
-            raise LoopDiscardedError("this instance was evicted from memory; its code must not run on")
+            # Not an Exception, or a ``finally`` that retries its clean-up until it works would never end.
+            raise GeneratorExit("this instance is being evicted from memory; its code must not run on")
 
 
 def _nothing(*_: object) -> None:
     """A callback that does nothing."""
 
 
-# --- refusals ------------------------------------------------------------------------------
-
-_REASONS = {
-    "run_in_executor": "threads are not deterministic; call a `def` activity instead",
-    "set_default_executor": "threads are not deterministic; call a `def` activity instead",
-    "call_soon_threadsafe": "an orchestrator cannot be woken from another thread; raise an event or use an activity",
-    "subprocess_exec": "subprocesses are side effects; start them in an activity",
-    "subprocess_shell": "subprocesses are side effects; start them in an activity",
-    "add_signal_handler": "signals are not deterministic; handle them in the host",
-    "remove_signal_handler": "signals are not deterministic; handle them in the host",
-    "getaddrinfo": "name look-up is I/O; do it in an activity",
-    "getnameinfo": "name look-up is I/O; do it in an activity",
-    "run_forever": "the engine runs this loop; await instead",
-    "run_until_complete": "the engine runs this loop; await instead",
-    "stop": "the engine runs this loop; return from the orchestrator instead",
-    "close": "the engine runs this loop; return from the orchestrator instead",
-    "set_task_factory": "tasks of a foreign class have no stable order",
-}
-
-
-def _refusal(name: str, asynchronous: bool) -> Callable[..., Any]:
-    reason = _REASONS.get(name, "I/O is not allowed in an orchestrator; do it in an activity")
-
-    def refuse(self: DeterministicLoop, *args: Any, **kwargs: Any) -> NoReturn:
-        line = user_line()
-        where = f" (at {line})" if line else ""
-        raise NonDeterminismError(f"loop.{name}() was called in an orchestrator{where}: {reason}")
-
-    async def refuse_async(self: DeterministicLoop, *args: Any, **kwargs: Any) -> NoReturn:
-        refuse(self)
-
-    chosen = refuse_async if asynchronous else refuse
-    chosen.__name__ = name
-    return chosen
-
-
-def _refuse_the_rest() -> None:
-    for name, member in vars(asyncio.AbstractEventLoop).items():
-        if not name.startswith("_") and name not in vars(DeterministicLoop):
-            setattr(DeterministicLoop, name, _refusal(name, iscoroutinefunction(member)))
-
-
-_refuse_the_rest()
-
-
-# --- where user code is --------------------------------------------------------------------
-
-_LIBRARIES = frozenset({"asyncio", "anyio", "concurrent", "contextlib", "durable", "threading"})
-_LOOP_CODE = DeterministicLoop._swapped_in.__code__
-
-
-def user_line() -> str | None:
-    """The source line of the innermost frame of user code in the running callback, as ``file.py:12 in function``."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code is not _LOOP_CODE:
-        if frame.f_globals.get("__name__", "").partition(".")[0] not in _LIBRARIES:
-            return describe_frame(frame)
-        frame = frame.f_back
-    return None
-
-
-def describe_frame(frame: FrameType) -> str:
-    """``file.py:12 in function``: short, and free of the machine's paths."""
-    code = frame.f_code
-    return f"{code.co_filename.replace(chr(92), '/').rpartition('/')[2]}:{frame.f_lineno} in {code.co_qualname}"
+refuse_the_rest(DeterministicLoop)
 
 
 # --- the one patch of asyncio ----------------------------------------------------------------
@@ -417,9 +358,8 @@ def _ordered_set(*iterables: Iterable[Any]) -> Any:
     members = dict.fromkeys(iterables[0])
     for member in members:
         if asyncio.isfuture(member) and member.get_loop() is not loop:
-            line = user_line()
             raise NonDeterminismError(
                 f"{member!r} belongs to another event loop and cannot be awaited in an orchestrator"
-                f"{f' (at {line})' if line else ''}; do that work in an activity"
+                f"{at_user_line()}; do that work in an activity"
             )
     return members

@@ -176,9 +176,9 @@ class Instances:
         if self._live.get(instance.instance_id) is not instance:
             return
         if outcome is not CommitOutcome.COMMITTED:
+            # Another writer was first: what is in memory is not what happened.
             self.drop(instance)
-            if outcome is CommitOutcome.CONFLICT:
-                self._effects.left(instance, None)
+            self._effects.left(instance, None)
             return
         instance.created = True
         instance.failures = 0

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
 from durable.backend import Annotation, Backend, Checkpoint, Commit, InstanceRecord
 from durable.clock import Clock
 from durable.core.errors import UnsupportedHistoryError
-from durable.core.events import ExecutionStarted, TaskScheduled, split_turns
+from durable.core.events import (
+    ArrivedEvent,
+    ExecutionStarted,
+    TaskCompleted,
+    TaskFailed,
+    TaskScheduled,
+    split_turns,
+)
 from durable.core.replay import Orchestration
 from durable.offload import restore_checkpoints, restore_record
 from durable.registry import Registry
@@ -62,8 +69,12 @@ class Loader:
         started = start_event(record, self._clock(), self._runtime)
         return LiveInstance(record, self._orchestration(started), mailbox=[started])
 
-    async def load(self, instance_id: str) -> Loaded | None:
+    async def load(
+        self, instance_id: str, execution_id: str | None = None, mailbox: Sequence[ArrivedEvent] = ()
+    ) -> Loaded | None:
         """Replay ``instance_id`` from its history; None when it does not exist or has ended.
+
+        Activities whose outcome waits in ``mailbox``, the one of that execution, are not outstanding any more.
 
         Raises:
             UnknownFunctionError: its orchestrator is not registered here.
@@ -92,7 +103,8 @@ class Loader:
         if instance.state.status.is_terminal:
             instance.orchestration.discard()
             return None
-        return Loaded(instance, await self._outstanding(instance, scheduled_at))
+        answers = mailbox if execution_id == record.execution_id else ()
+        return Loaded(instance, await self._outstanding(instance, answers, scheduled_at))
 
     async def _pages(self, record: InstanceRecord) -> AsyncIterator[list[Checkpoint]]:
         seq = 0
@@ -134,14 +146,16 @@ class Loader:
             await asyncio.sleep(0)
 
     async def _outstanding(
-        self, instance: LiveInstance, scheduled_at: dict[int, int]
+        self, instance: LiveInstance, mailbox: Sequence[ArrivedEvent], scheduled_at: dict[int, int]
     ) -> list[tuple[TaskScheduled, int]]:
         """What to deliver again. The delivery is counted in the store first: it may kill this worker, too."""
         record = instance.record
+        answered = {event.task_id for event in mailbox if isinstance(event, TaskCompleted | TaskFailed)}
         lost = [
             task
             for task in instance.state.activities.values()
-            if not self._is_running((record.instance_id, record.execution_id, task.task_id))
+            if task.task_id not in answered
+            and not self._is_running((record.instance_id, record.execution_id, task.task_id))
         ]
         if lost:
             instance.recoveries += 1

@@ -46,6 +46,7 @@ class Partitions:
         self.owned: frozenset[int] = frozenset()
         self._leaving: frozenset[int] = frozenset()
         self._handing_over: asyncio.Task[None] | None = None
+        self.available = True
 
     async def run(self) -> None:
         """Heartbeat and rebalance until cancelled. A store that does not answer is waited for."""
@@ -53,8 +54,10 @@ class Partitions:
             try:
                 await self.beat()
             except BackendUnavailable:
+                self.available = False
                 await asyncio.sleep(min(_RETRY, self._interval))
             else:
+                self.available = True
                 await asyncio.sleep(self._interval)
 
     async def beat(self) -> None:
@@ -78,6 +81,12 @@ class Partitions:
             await asyncio.wait([self._handing_over])
         self.owned = frozenset()
         await self._backend.remove_worker(self.info.worker_id)
+
+    def abandon(self) -> None:
+        """Stop what is under way, and leave everything as it is in the store."""
+        if self._handing_over is not None:
+            self._handing_over.cancel()
+        self.owned = frozenset()
 
     def _share(self, topology: Topology) -> int:
         names = sorted({worker.worker_id for worker in topology.workers} - set(self._dead(topology)))
@@ -109,10 +118,10 @@ class Partitions:
         try:
             await self._hand_over(surplus)
             await self._backend.release_partitions(self.info.worker_id, surplus)
-            self._lose(surplus)
         except BackendUnavailable:
-            pass  # still ours; the next heartbeat finds the surplus again
+            pass  # in doubt: if they are still ours, the next heartbeat gives them back, and their work starts afresh
         finally:
+            self._lose(surplus)
             self._leaving = frozenset()
             self._handing_over = None
 

@@ -10,10 +10,12 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
-from durable.backend import Annotation, Backend, BackendUnavailable
+from durable.backend import Annotation, Backend, BackendUnavailable, CommitOutcome
 from durable.core.events import ArrivedEvent
+from durable.offload import store_large_input
 from durable.worker.instances import Effects, Instances
 from durable.worker.live import LiveInstance
 from durable.worker.loading import Loader
@@ -32,6 +34,7 @@ class _Away:
     """What waits for an instance that is not in memory. ``failures`` counts its turns that failed in a row."""
 
     mailbox: list[ArrivedEvent] = field(default_factory=list)
+    execution_id: str | None = None  # of the execution that the mailbox's events answer
     failures: int = 0
     loading: asyncio.Task[None] | None = None
     retry: asyncio.TimerHandle | None = None
@@ -67,19 +70,23 @@ class Recovery:
         elif instance_id not in self._away:
             self._load(instance_id, _Away())
 
-    def arrive(self, instance_id: str, event: ArrivedEvent) -> None:
-        """Give an event to an instance, wherever it is."""
+    def arrive(self, instance_id: str, execution_id: str, event: ArrivedEvent) -> None:
+        """Give an event to an execution of an instance, wherever it is; one of another execution is dropped."""
         live = self._instances.get(instance_id)
+        away = self._away.get(instance_id)
         if live is not None:
-            self._instances.deliver(live, (event,))
-        elif instance_id in self._away:
-            self._away[instance_id].mailbox.append(event)
-        else:
-            self._load(instance_id, _Away([event]))
+            if live.record.execution_id == execution_id:
+                self._instances.deliver(live, (event,))
+        elif away is None:
+            self._load(instance_id, _Away([event], execution_id))
+        elif away.execution_id in (None, execution_id):
+            away.execution_id = execution_id
+            away.mailbox.append(event)
 
     def left(self, instance: LiveInstance, error: Exception | None) -> None:
         """Take over a live instance that was dropped: load it again; park it when that does not help."""
-        away = _Away([*instance.taken, *instance.mailbox], failures=instance.failures)
+        events = [*instance.taken, *instance.mailbox]
+        away = _Away(events, instance.record.execution_id, failures=instance.failures)
         if error is None:
             self._load(instance.instance_id, away)
         elif instance.failures == 0 and instance.created:
@@ -88,7 +95,8 @@ class Recovery:
             self._load(instance.instance_id, away)
         else:
             self._away[instance.instance_id] = away
-            self._start(instance.instance_id, away, self._park(instance.instance_id, away, error))
+            work = self._park if instance.created else partial(self._create_parked, instance)
+            self._start(instance.instance_id, away, work(instance.instance_id, away, error))
 
     def forget(self, instance_id: str) -> None:
         """Drop what waits for an instance whose partition belongs to somebody else now."""
@@ -132,7 +140,7 @@ class Recovery:
     async def _bring_in(self, instance_id: str, away: _Away) -> None:
         async with self._loads:
             try:
-                loaded = await self._patiently(lambda: self._loader.load(instance_id))
+                loaded = await self._patiently(lambda: self._loader.load(instance_id, away.execution_id, away.mailbox))
             except Exception as error:
                 await self._park(instance_id, away, error)
                 return
@@ -144,13 +152,26 @@ class Recovery:
         if loaded is None:
             return
         instance = loaded.instance
-        instance.mailbox += away.mailbox
+        if away.execution_id == instance.record.execution_id:
+            instance.mailbox += away.mailbox
         instance.failures = away.failures
         self._instances.add(instance)
         for scheduled, number in loaded.outstanding:
             self._effects.start_activity(instance, scheduled, number)
 
     # --- parking -------------------------------------------------------------------------------
+
+    async def _create_parked(self, instance: LiveInstance, instance_id: str, away: _Away, error: Exception) -> None:
+        """Confirm the start of an instance whose very first turn failed: it exists, and shows its problem."""
+        record = await self._patiently(lambda: store_large_input(self._backend, instance.record))
+        existing = (await self._patiently(lambda: self._backend.create_instances([record])))[0]
+        if instance.on_created is not None:
+            instance.on_created(CommitOutcome.COMMITTED if existing is None else CommitOutcome.EXISTS)
+        away.mailbox.clear()  # the record is the start message from here on
+        if existing is None:
+            await self._park(instance_id, away, error)
+        elif self._away.get(instance_id) is away:
+            self._load(instance_id, away)
 
     async def _park(self, instance_id: str, away: _Away, error: Exception) -> None:
         """Show the problem in the instance's record, and try again later."""

@@ -26,9 +26,12 @@ class WakeUps:
         self._heap: list[tuple[int, str]] = []
         self._timer: asyncio.TimerHandle | None = None
 
-    def schedule(self, instance_id: str, due_at: int | None) -> None:
-        """Wake ``instance_id`` at ``due_at`` instead of when it was to be woken; None: not at all."""
-        if due_at is None or due_at > self._clock() + HORIZON:
+    def schedule(self, instance_id: str, due_at: int | None, *, however_late: bool = False) -> None:
+        """Wake ``instance_id`` at ``due_at`` instead of when it was to be woken; None: not at all.
+
+        ``however_late`` keeps it beyond the horizon too: the store does not list the timers of a busy instance.
+        """
+        if due_at is None or (due_at > self._clock() + HORIZON and not however_late):
             self._due.pop(instance_id, None)
             return
         if self._due.get(instance_id) == due_at:

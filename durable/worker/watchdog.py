@@ -6,6 +6,7 @@ import logging
 import sys
 import threading
 import traceback
+from math import isfinite
 from time import perf_counter
 
 _log = logging.getLogger("durable.worker")
@@ -23,8 +24,9 @@ class Watchdog:
         self._thread = threading.Thread(target=self._watch, name="durable-watchdog", daemon=True)
 
     def start(self) -> None:
-        """Watch the thread that called the constructor."""
-        self._thread.start()
+        """Watch the thread that called the constructor; with an infinite limit there is nothing to watch for."""
+        if isfinite(self._limit):
+            self._thread.start()
 
     def stop(self) -> None:
         """End the watching thread and wait for it."""

@@ -60,6 +60,7 @@ class Worker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining: frozenset[int] = frozenset()
         self._scan_wanted = asyncio.Event()
+        self._abandoned = False
         self.failure: BaseException | None = None
         runtime = f"python {platform.python_version()}, anyio {version('anyio')}"
         self._watchdog = Watchdog(settings.blocked_turn)
@@ -87,11 +88,15 @@ class Worker:
     @property
     def healthy(self) -> bool:
         """Whether the worker runs and its store answers."""
-        return self.failure is None and self._committer.available
+        return self.failure is None and self._committer.available and self._partitions.available
 
     def owns(self, instance_id: str) -> bool:
         """Whether this worker should work on the instance."""
         return partition_of(instance_id, self._count) in self._partitions.owned
+
+    def has_live(self, instance_id: str) -> bool:
+        """Whether the instance is in this worker's memory; the end of such a one is told to ``changed``."""
+        return self._instances.get(instance_id) is not None
 
     # --- lifecycle -----------------------------------------------------------------------------
 
@@ -111,18 +116,33 @@ class Worker:
 
     async def stop(self) -> None:
         """Stop gracefully: end turns and activities within ``drain_time``, then hand over the partitions at once."""
+        if self._abandoned:
+            return
+        try:
+            if self.failure is None:
+                await self._finish_work()
+        finally:
+            await self._shut_down()
+            await self._release()
+        if self.failure is not None:
+            raise self.failure
+
+    async def abandon(self) -> None:
+        """End as a killed process does, for tests: nothing more is written, nothing is handed over."""
+        self._abandoned = True
+        self._partitions.abandon()
+        await self._shut_down()
+
+    async def _finish_work(self) -> None:
         try:
             async with asyncio.timeout(self._settings.drain_time):
-                await self._quiesce(self._partitions.owned)
+                await self._quiesce(frozenset(range(self._count)))  # also what it is given meanwhile
                 await self._committer.drain()
                 await self._note_clean_stop(list(self._instances))
         except TimeoutError:
             _log.warning("the worker could not hand over its work within %g s", self._settings.drain_time)
         except BackendUnavailable as error:
             _log.warning("the worker stops without a store to hand its work over to: %s", error)
-        await self._shut_down()
-        if self.failure is not None:
-            raise self.failure
 
     async def _shut_down(self) -> None:
         for task in self._tasks:
@@ -136,6 +156,8 @@ class Worker:
         for instance in self._instances:
             self._instances.drop(instance)
         self._watchdog.stop()
+
+    async def _release(self) -> None:
         try:
             await self._partitions.release()
         except BackendUnavailable as error:
@@ -186,7 +208,7 @@ class Worker:
 
     def _activity_ended(self, attempt: Attempt, outcome: Outcome) -> None:
         if self.owns(attempt.instance_id):
-            self._recovery.arrive(attempt.instance_id, outcome)
+            self._recovery.arrive(attempt.instance_id, attempt.execution_id, outcome)
         else:
             _log.info("the outcome of %s is dropped: its partition has another owner, who runs it again", attempt.key)
 
@@ -215,7 +237,9 @@ class Worker:
         self._activities.cancel((instance.record.instance_id, instance.record.execution_id, task_id))
 
     def wake_at(self, instance: LiveInstance) -> None:
-        self._wakeups.schedule(instance.instance_id, instance.state.due_at or None)
+        state = instance.state
+        next_timer = min(state.timers.values(), default=None)
+        self._wakeups.schedule(instance.instance_id, next_timer, however_late=bool(state.activities))
 
     def committed(self, record: InstanceRecord) -> None:
         self._changed(record)
@@ -253,7 +277,7 @@ class Worker:
         """Start nothing new for these partitions and wait until their turns and running activities have ended."""
         self._draining |= partitions
         self._activities.withdraw(lambda attempt: partition_of(attempt.instance_id, self._count) in partitions)
-        while self._recovery.loading or self._busy(partitions):
+        while self._recovery.loading or self._busy(partitions):  # noqa: ASYNC110 - many parts, no single event
             await asyncio.sleep(_DRAIN_POLL)
 
     def _busy(self, partitions: Collection[int]) -> bool:

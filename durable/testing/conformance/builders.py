@@ -231,10 +231,11 @@ async def runnable_ids(backend: Backend, until: int = LATE, *, include_busy: boo
 async def query_all(backend: Backend, query: Query) -> list[InstanceRecord]:
     """The records of all pages."""
     found: list[InstanceRecord] = []
-    while True:
+    for _ in range(1000):
         page = await backend.query(query)
         assert len(page.records) <= query.page_size
         found += page.records
         if page.continuation is None:
             return found
         query = replace(query, continuation=page.continuation)
+    raise AssertionError(f"paging does not end: {query}")

@@ -44,7 +44,8 @@ OPERATIONS: Mapping[str, Callable[[Backend], Awaitable[object]]] = {
 
 
 async def _first_hint(backend: Backend) -> object:
-    return await anext(backend.watch())
+    async with asyncio.timeout(15):  # one that does not refuse waits for a hint
+        return await anext(backend.watch())
 
 
 async def _accepted_operations(backend: Backend) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -44,8 +45,8 @@ class QueryConformance(ConformanceFixtures):
         failing = failed.last_turn(status=RuntimeStatus.FAILED)
         await apply(backend, running.turn(), ended.last_turn(), failing)
 
-        async def found(**conditions: object) -> set[str]:
-            return set(_ids(await query_all(backend, Query(**conditions))))  # type: ignore[arg-type]
+        async def found(**conditions: Any) -> set[str]:
+            return set(_ids(await query_all(backend, Query(**conditions))))
 
         assert await found(status=(RuntimeStatus.PENDING,)) == {"a-pending"}
         both = (RuntimeStatus.COMPLETED, RuntimeStatus.FAILED)
@@ -77,6 +78,7 @@ class QueryConformance(ConformanceFixtures):
             if page.continuation is None:
                 break
             pages += 1
+            assert pages < 10
             query = replace(query, continuation=page.continuation)
             newer, older = f"newer-{pages}", f"older-{pages}"
             records = [new_record(newer, created_at=T0 + 99 * SECOND), new_record(older, created_at=T0 - pages)]
@@ -86,7 +88,7 @@ class QueryConformance(ConformanceFixtures):
         there_throughout = {instance.instance_id for instance in instances}
         assert len(seen) == len(set(seen))
         assert there_throughout <= set(seen)
-        assert 6 <= pages <= 9
+        assert pages >= 5
 
     async def test_paging_goes_on_past_a_purged_row(self, backend: Backend) -> None:
         instances = [Instance(f"i{number}", created_at=T0 + number) for number in range(6)]

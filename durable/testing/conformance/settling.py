@@ -128,6 +128,15 @@ class SettleConformance(ConformanceFixtures):
         await apply(backend, instance.turn())
         assert await record_of(backend, "a") == instance.record
 
+    async def test_settling_again_keeps_what_was_annotated_since(self, backend: Backend, other: Backend) -> None:
+        instance = Instance("a")
+        await create(backend, instance)
+        commit = instance.turn()
+        await apply(backend, commit)
+        await other.annotate([Annotation("a", 1, "stuck", 2)])
+        await apply(backend, commit)
+        assert await record_of(backend, "a") == replace(commit.record, problem="stuck", recoveries=2)
+
     async def test_settling_never_brings_a_purged_instance_back(self, backend: Backend, other: Backend) -> None:
         instance, sender, receiver = Instance("a"), Instance("sender"), Instance("receiver")
         await create(backend, instance, sender, receiver)

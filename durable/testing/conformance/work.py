@@ -45,17 +45,19 @@ class WorkConformance(ConformanceFixtures):
 
     async def test_an_unconsumed_message_makes_runnable(self, backend: Backend, other: Backend) -> None:
         idle, timer, busy = Instance("idle"), Instance("timer"), Instance("busy")
-        await create(backend, idle, timer, busy)
+        await create(backend, idle, timer, busy, Instance("due"))
         await apply(backend, idle.turn(), timer.turn(due_at=LATE), busy.turn(due_at=0))
-        messages = [new_message(f"{one}-{number}", one) for one in ("idle", "timer", "busy") for number in range(2)]
+        messages = [
+            new_message(f"{one}-{number}", one) for one in ("idle", "timer", "busy", "due") for number in range(2)
+        ]
         await backend.send(messages)
-        expected = [Wakeup("busy", 0), Wakeup("idle", 0), Wakeup("timer", 0)]
+        expected = [Wakeup(one, 0) for one in ("busy", "due", "idle", "timer")]
         for include_busy in (True, False):
             assert list(await other.runnable(ALL, T0, include_busy=include_busy)) == expected
         await apply(backend, idle.turn(consumed=["idle-0"]), timer.turn(consumed=["timer-0", "timer-1"], due_at=LATE))
-        assert await runnable_ids(backend, T0, include_busy=False) == ["busy", "idle"]
+        assert await runnable_ids(backend, T0, include_busy=False) == ["busy", "due", "idle"]
         await apply(backend, idle.turn(consumed=["idle-1"]), busy.turn(consumed=["busy-0", "busy-1"], due_at=0))
-        assert await runnable_ids(backend, T0, include_busy=False) == []
+        assert await runnable_ids(backend, T0, include_busy=False) == ["due"]
 
     async def test_a_message_to_an_instance_that_is_not_there_yet_is_found(self, backend: Backend) -> None:
         await backend.send([new_message("m", "child")])
@@ -105,6 +107,8 @@ class WorkConformance(ConformanceFixtures):
         seen, after = list[str](), None
         while True:
             page = await backend.runnable(ALL, T0, after=after, limit=7)
+            assert len(page) <= 7
+            assert len(seen) <= len(expected)
             seen += [wakeup.instance_id for wakeup in page]
             if len(page) < 7:
                 break

@@ -1,0 +1,104 @@
+"""Waiting for instances to end: told by the worker of this process or by hints, and by reading as the truth.
+
+Rule of this file: a waiter costs one future. All who wait share one reader, which asks the store for
+many instances at once; nothing is lost when a hint is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeAlias
+
+from durable.backend import Backend, BackendUnavailable, InstanceRecord
+from durable.core.errors import InstanceNotFoundError
+from durable.offload import restore_record
+
+POLL = 0.5
+"""Seconds between two looks at the store for those of whom nothing was heard."""
+
+_BATCH = 500
+
+News: TypeAlias = asyncio.Future[InstanceRecord]
+
+
+class Waiters:
+    """Who in this process waits for an instance to end.
+
+    ``is_live`` says whether an instance is in the memory of this process's worker, which tells of its end.
+    """
+
+    def __init__(self, backend: Backend, is_live: Callable[[str], bool]) -> None:
+        self._backend = backend
+        self._is_live = is_live
+        self._waiting: dict[str, set[News]] = {}
+        self._hinted: set[str] = set()
+        self._look_at_all = False
+        self._something = asyncio.Event()
+
+    async def wait(self, instance_id: str) -> InstanceRecord:
+        """The terminal record of an instance as soon as there is one. Raises InstanceNotFoundError."""
+        news: News = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(instance_id, set()).add(news)
+        if not self._is_live(instance_id):
+            self.hint(instance_id)
+        try:
+            return await news
+        finally:
+            waiting = self._waiting.get(instance_id, set())
+            waiting.discard(news)
+            if not waiting:
+                self._waiting.pop(instance_id, None)
+
+    def committed(self, record: InstanceRecord) -> None:
+        """The store holds this state of an instance now."""
+        if record.status.is_terminal:
+            self._tell(record.instance_id, record)
+
+    def hint(self, instance_id: str | None) -> None:
+        """Something changed: this instance, or (None) some."""
+        if instance_id is None:
+            self._look_at_all = True
+        elif instance_id in self._waiting:
+            self._hinted.add(instance_id)
+        else:
+            return
+        self._something.set()
+
+    async def run(self) -> None:
+        """Read the store for those who wait, until cancelled."""
+        while True:
+            try:
+                async with asyncio.timeout(POLL):
+                    await self._something.wait()
+                everybody = self._look_at_all
+            except TimeoutError:
+                everybody = True
+            self._something.clear()
+            names = [name for name in self._waiting if not self._is_live(name)] if everybody else list(self._hinted)
+            self._hinted.clear()
+            self._look_at_all = False
+            try:
+                await self._look(names)
+            except BackendUnavailable:
+                await asyncio.sleep(POLL)
+                self.hint(None)
+
+    async def _look(self, names: list[str]) -> None:
+        for start in range(0, len(names), _BATCH):
+            batch = names[start : start + _BATCH]
+            for name, record in zip(batch, await self._backend.get(batch), strict=True):
+                if record is None:
+                    self._fail(name, InstanceNotFoundError(f"there is no instance {name!r} in this task hub"))
+                elif record.status.is_terminal:
+                    self._tell(name, await restore_record(self._backend, record))
+
+    def _tell(self, instance_id: str, record: InstanceRecord) -> None:
+        for news in self._waiting.pop(instance_id, ()):
+            if not news.done():
+                news.set_result(record)
+
+    def _fail(self, instance_id: str, error: Exception) -> None:
+        for news in self._waiting.pop(instance_id, ()):
+            if not news.done():
+                news.set_exception(error)
