@@ -77,6 +77,7 @@ class Client:
         waiters: Waiters,
         local_start: LocalStart,
         created: Callable[[str], None],
+        record_ahead: Callable[[str], InstanceRecord | None],
     ) -> None:
         self._backend = backend
         self._count = partition_count
@@ -85,6 +86,7 @@ class Client:
         self._clock = clock
         self._local_start = local_start
         self._created = created
+        self._record_ahead = record_ahead
         self.waiters = waiters
 
     # --- starting ----------------------------------------------------------------------------
@@ -183,7 +185,8 @@ class Client:
 
     async def record(self, instance_id: str) -> InstanceRecord:
         """The record of an instance, large values included. Raises InstanceNotFoundError."""
-        found = (await self._backend.get([instance_id]))[0]
+        ahead = self._record_ahead(instance_id)
+        found = ahead or (await self._backend.get([instance_id]))[0]
         if found is None:
             raise InstanceNotFoundError(f"there is no instance {instance_id!r} in this task hub")
         return await restore_record(self._backend, found)

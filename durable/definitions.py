@@ -32,14 +32,14 @@ class Activity(Generic[P, R]):
     ) -> None:
         _refuse_generators(fn, "activity")
         self.fn = fn
-        self.name = check_name(name or fn.__name__, fn)
-        self.timeout = _microseconds(timeout, self.name)
-        self.is_async = inspect.iscoroutinefunction(fn)
-        self.codec = CallCodec(fn, f"activity {self.name!r}")
+        self.name: str = check_name(name or fn.__name__, fn)
+        self.timeout: int | None = _microseconds(timeout, self.name)
+        self.is_async: bool = inspect.iscoroutinefunction(fn)
+        self.codec: CallCodec = CallCodec(fn, f"activity {self.name!r}")
         self.__doc__ = fn.__doc__
         self.__wrapped__ = fn
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[object, None, R]:
         orchestration = running_orchestration()
         if orchestration is not None:
             return orchestration.call_activity(self, args, kwargs)
@@ -100,8 +100,8 @@ class Orchestrator(Generic[P, R]):
     def __init__(self, fn: Callable[Concatenate[OrchestrationContext, P], Coroutine[Any, Any, R]], name: str | None):
         _check_orchestrator(fn)
         self.fn = fn
-        self.name = check_name(name or fn.__name__, fn)
-        self.codec = CallCodec(fn, f"orchestrator {self.name!r}", skip_first=True)
+        self.name: str = check_name(name or fn.__name__, fn)
+        self.codec: CallCodec = CallCodec(fn, f"orchestrator {self.name!r}", skip_first=True)
         self.__doc__ = fn.__doc__
         self.__wrapped__ = fn
 

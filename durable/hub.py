@@ -45,8 +45,8 @@ class TaskHub(Registry):
         clock: Clock = system_clock,
     ) -> None:
         super().__init__()
-        self.name = check_hub_name(name)
-        self.settings = settings or Settings()
+        self.name: str = check_hub_name(name)
+        self.settings: Settings = settings or Settings()
         self._url = url
         self._clock = clock
         self._users = 0
@@ -112,6 +112,7 @@ class TaskHub(Registry):
             waiters,
             local_start=self._start_in_worker,
             created=self._hint_worker,
+            record_ahead=self._record_ahead,
         )
         loop = asyncio.get_running_loop()
         self._background = [
@@ -143,6 +144,9 @@ class TaskHub(Registry):
     def _hint_worker(self, instance_id: str) -> None:
         if self._worker is not None:
             self._worker.hint(Hint(instance_id))
+
+    def _record_ahead(self, instance_id: str) -> InstanceRecord | None:
+        return None if self._worker is None else self._worker.record_ahead(instance_id)
 
     def _is_live(self, instance_id: str) -> bool:
         return self._worker is not None and self._worker.has_live(instance_id)

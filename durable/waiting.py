@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from durable.backend import Backend, BackendUnavailable, InstanceRecord
 from durable.core.errors import InstanceNotFoundError
-from durable.offload import restore_record
+from durable.offload import MissingPayloadError, restore_record
 
 POLL = 0.5
 """Seconds between two looks at the store for those of whom nothing was heard."""
@@ -91,7 +91,13 @@ class Waiters:
                 if record is None:
                     self._fail(name, InstanceNotFoundError(f"there is no instance {name!r} in this task hub"))
                 elif record.status.is_terminal:
-                    self._tell(name, await restore_record(self._backend, record))
+                    await self._tell_stored(name, record)
+
+    async def _tell_stored(self, instance_id: str, record: InstanceRecord) -> None:
+        try:
+            self._tell(instance_id, await restore_record(self._backend, record))
+        except MissingPayloadError as error:
+            self._fail(instance_id, error)  # the store is damaged for this instance; the others go on
 
     def _tell(self, instance_id: str, record: InstanceRecord) -> None:
         for news in self._waiting.pop(instance_id, ()):

@@ -1,7 +1,7 @@
 """History event <-> plain dict. Nothing else knows the stored form.
 
-Rule of this file: a stored event is ``{"type": ..., <fields that are not None>}``, readable in
-any database viewer. A type or field it does not know raises UnsupportedHistoryError: a
+Rule of this file: a stored event is ``{"type": ..., <its fields>}``, readable in any database viewer;
+a field that is None may be left out. A type or field it does not know raises UnsupportedHistoryError: a
 history written by a newer version is parked, never guessed at and never rewritten.
 """
 
@@ -20,7 +20,7 @@ FORMAT = 1
 
 _CLASSES: dict[str, type[Any]] = {cls.__name__: cls for cls in get_args(HistoryEvent)}
 _FIELDS: dict[type[Any], tuple[str, ...]] = {
-    cls: tuple(f.name for f in fields(cls)) for cls in (*_CLASSES.values(), FailureDetails)
+    cls: tuple(f.name for f in fields(cls) if f.init) for cls in (*_CLASSES.values(), FailureDetails)
 }
 
 
@@ -77,7 +77,7 @@ def event_from_dict(stored: Mapping[str, Any]) -> HistoryEvent:
         raise UnsupportedHistoryError(
             f"history event of type {name!r} is not known to this version of durable; upgrade this worker"
         )
-    if "failure" in values:
+    if values.get("failure") is not None:
         values["failure"] = failure_from_dict(values["failure"])
     try:
         event: HistoryEvent = cls(**values)

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import events as _events
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 from uuid import NAMESPACE_OID, UUID, uuid5
 
-from durable.core.futures import DurableCall, DurableFuture, Future
+from durable.core.futures import Future
 from durable.core.loop import DeterministicLoop, Handle, user_line
 
 if TYPE_CHECKING:
@@ -173,7 +172,11 @@ class OrchestrationContext:
 
     # --- durable operations
 
-    def call_activity(self, activity: ActivityTarget[R] | str, *args: Any, **kwargs: Any) -> asyncio.Future[R]:
+    @overload
+    def call_activity(self, activity: ActivityTarget[R], *args: Any, **kwargs: Any) -> asyncio.Future[R]: ...
+    @overload
+    def call_activity(self, activity: str, *args: Any, **kwargs: Any) -> asyncio.Future[Any]: ...
+    def call_activity(self, activity: ActivityTarget[Any] | str, *args: Any, **kwargs: Any) -> asyncio.Future[Any]:
         """Schedule an activity now and return the future of its result.
 
         Raises PayloadError when an argument cannot be written as JSON or does not fit its annotation.
@@ -217,15 +220,3 @@ def call_later_future(loop: DeterministicLoop, when: float) -> Future:
 def _complete(future: Future) -> None:
     if not future.done():
         future.set_result(None)
-
-
-StartCall = Callable[[], DurableFuture]
-__all__ = [
-    "ActivityTarget",
-    "DurableCall",
-    "OrchestrationContext",
-    "OrchestrationLoop",
-    "Services",
-    "call_later_future",
-    "running_orchestration",
-]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Self
 
 _MAX_CAUSES = 10
+_MAX_TEXT = 32_768
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +34,8 @@ class FailureDetails:
         origin = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
         return cls(
             error_type=f"{kind.__module__}.{kind.__qualname__}",
-            message=str(error),
-            stack_trace="".join(traceback.format_exception(error, chain=False)),
+            message=_storable(_text(error)),
+            stack_trace=_storable("".join(traceback.format_exception(error, chain=False))),
             cause=cls.of(origin, depth=depth + 1) if origin and depth < _MAX_CAUSES else None,
         )
 
@@ -43,6 +44,21 @@ class FailureDetails:
         name = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
         found = self.error_type == name or self.error_type.rpartition(".")[2] == name
         return found or (self.cause is not None and self.cause.is_caused_by(kind))
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as broken:  # an exception whose own __str__ raises must not hide what happened
+        return f"<its message could not be made: {broken!r}>"
+
+
+def _storable(text: str) -> str:
+    """``text`` as any store takes it: valid Unicode, and of bounded length."""
+    if len(text) > _MAX_TEXT:
+        half, left_out = _MAX_TEXT // 2, len(text) - _MAX_TEXT
+        text = f"{text[:half]}\n... {left_out:,} characters left out ...\n{text[-half:]}"
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 class DurableError(Exception):

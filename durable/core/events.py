@@ -5,6 +5,8 @@ Rule of this file: values only. Names and fields follow the Durable Task vocabul
 integer microseconds since the epoch, UTC: BSON dates keep milliseconds only and would
 change a value at replay. Payloads (``input``, ``result``, ``status``) are JSON text, opaque here.
 
+``type`` is the event's name, so that its JSON form by orjson is already the stored form.
+
 A turn is recorded as the events that arrived, OrchestratorStarted, what the code decided,
 OrchestratorCompleted. A *command* is a decision event that is not committed yet.
 """
@@ -12,7 +14,7 @@ OrchestratorCompleted. A *command* is a decision event that is not committed yet
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from durable.core.errors import FailureDetails
@@ -25,6 +27,7 @@ ORDER_RULE = 1
 class ExecutionStarted:
     """The first event of an execution. ``input`` holds the encoded arguments."""
 
+    type: str = field(init=False, default="ExecutionStarted", repr=False)
     timestamp: int
     instance_id: str
     execution_id: str
@@ -41,6 +44,7 @@ class ExecutionStarted:
 class OrchestratorStarted:
     """A turn ran at ``timestamp``; this is the time the orchestrator sees in that turn."""
 
+    type: str = field(init=False, default="OrchestratorStarted", repr=False)
     timestamp: int
 
 
@@ -48,6 +52,7 @@ class OrchestratorStarted:
 class TaskScheduled:
     """The orchestrator called an activity. ``at`` is the calling source line, for messages only."""
 
+    type: str = field(init=False, default="TaskScheduled", repr=False)
     timestamp: int
     task_id: int
     name: str
@@ -60,6 +65,7 @@ class TaskScheduled:
 class TaskCompleted:
     """An activity ended well. ``attempt`` counts deliveries; ``started_at`` is the attempt's start."""
 
+    type: str = field(init=False, default="TaskCompleted", repr=False)
     timestamp: int
     task_id: int
     result: str
@@ -72,6 +78,7 @@ class TaskCompleted:
 class TaskFailed:
     """An activity raised, timed out, or was given up as poison."""
 
+    type: str = field(init=False, default="TaskFailed", repr=False)
     timestamp: int
     task_id: int
     failure: FailureDetails
@@ -84,12 +91,14 @@ class TaskFailed:
 class TaskCancelRequested:
     """The orchestrator no longer waits for this activity or timer; its outcome is not recorded."""
 
+    type: str = field(init=False, default="TaskCancelRequested", repr=False)
     timestamp: int
     task_id: int
 
 
 @dataclass(frozen=True, slots=True)
 class TimerCreated:
+    type: str = field(init=False, default="TimerCreated", repr=False)
     timestamp: int
     task_id: int
     fire_at: int
@@ -98,6 +107,7 @@ class TimerCreated:
 
 @dataclass(frozen=True, slots=True)
 class TimerFired:
+    type: str = field(init=False, default="TimerFired", repr=False)
     timestamp: int
     task_id: int
     fire_at: int
@@ -105,6 +115,7 @@ class TimerFired:
 
 @dataclass(frozen=True, slots=True)
 class CustomStatusSet:
+    type: str = field(init=False, default="CustomStatusSet", repr=False)
     timestamp: int
     status: str
 
@@ -113,6 +124,7 @@ class CustomStatusSet:
 class OrchestratorCompleted:
     """The turn came to rest; the events up to here are one checkpoint."""
 
+    type: str = field(init=False, default="OrchestratorCompleted", repr=False)
     timestamp: int
 
 
@@ -120,6 +132,7 @@ class OrchestratorCompleted:
 class ExecutionCompleted:
     """The execution ended: ``status`` is ``"Completed"`` with ``result`` or ``"Failed"`` with ``failure``."""
 
+    type: str = field(init=False, default="ExecutionCompleted", repr=False)
     timestamp: int
     status: str
     result: str | None = None

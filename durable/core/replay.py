@@ -47,7 +47,8 @@ from durable.core.events import (
 )
 from durable.core.futures import DurableCall, DurableFuture, Future, Task
 from durable.core.ids import hash_salt
-from durable.core.loop import Handle, describe_frame, user_line
+from durable.core.loop import Handle, user_line
+from durable.core.refusals import _LIBRARIES, describe_frame
 from durable.core.state import RuntimeStatus
 
 Begin: TypeAlias = Callable[[OrchestrationContext, str], Coroutine[Any, Any, Any]]
@@ -358,5 +359,12 @@ def _describe(decision: Decision | None) -> str:
 
 
 def _where(task: Task) -> str:
-    frames = task.get_stack(limit=1)
-    return describe_frame(frames[0]) if frames else "an unknown line"
+    """The innermost line of user code at which ``task`` waits."""
+    place = "an unknown line"
+    coro: Any = task.get_coro()
+    while coro is not None:
+        frame = getattr(coro, "cr_frame", None)
+        if frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] not in _LIBRARIES:
+            place = describe_frame(frame)
+        coro = getattr(coro, "cr_await", None)
+    return place

@@ -99,14 +99,10 @@ class VirtualLoop(_Loop):
                 return
 
     def _run_once(self) -> None:
-        ready = self._ready
-        if not ready and not self._stopping:
+        if not self._ready and not self._stopping:
             self._jump()
         # Only what is ready now: a callback that stops the loop lets those that came with it run.
-        for _ in range(len(ready)):
-            handle = ready.popleft()
-            if not handle.cancelled():
-                handle.run()
+        self._run_ready(len(self._ready))
 
     def _jump(self) -> None:
         """Advance the time to the next timer, and make ready all that are due then."""

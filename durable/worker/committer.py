@@ -13,7 +13,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias, TypeVar
 
-from durable.backend import Backend, BackendUnavailable, Commit, CommitOutcome
+from durable.backend import Backend, BackendUnavailable, Commit, CommitOutcome, InstanceRecord
 from durable.core.events import CustomStatusSet
 from durable.offload import has_large, store_large
 
@@ -36,6 +36,7 @@ class Committer:
         self._on_failure = on_failure
         self._waiting: list[tuple[Commit, Done]] = []
         self._unsettled: list[Commit] = []
+        self._ahead: dict[str, InstanceRecord] = {}
         self._writing: asyncio.Task[None] | None = None
         self._settling: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
@@ -52,6 +53,10 @@ class Committer:
             # Not at once: turns that end in this iteration of the loop share the batch.
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._start_writing)
+
+    def ahead(self, instance_id: str) -> InstanceRecord | None:
+        """The record of an instance whose committed history the store's record does not show yet."""
+        return self._ahead.get(instance_id)
 
     async def drain(self) -> None:
         """Wait until everything submitted is committed and settled."""
@@ -82,7 +87,7 @@ class Committer:
     async def _write_all(self) -> None:
         try:
             while self._waiting:
-                batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
+                batch = self._take_batch()
                 commits = [commit for commit, _ in batch]
                 if any(map(has_large, commits)):
                     commits = [await self._persist(lambda c=c: store_large(self._backend, c)) for c in commits]  # type: ignore[misc]
@@ -90,6 +95,16 @@ class Committer:
                 self._finish(batch, commits, outcomes)
         finally:
             self._writing = None
+
+    def _take_batch(self) -> list[tuple[Commit, Done]]:
+        """The next commits, one of an instance: one whose partition was lost and won again may have two waiting."""
+        batch: dict[str, tuple[Commit, Done]] = {}
+        later: list[tuple[Commit, Done]] = []
+        for item in self._waiting[:MAX_BATCH]:
+            if batch.setdefault(item[0].checkpoint.instance_id, item) is not item:
+                later.append(item)
+        self._waiting = later + self._waiting[MAX_BATCH:]
+        return list(batch.values())
 
     def _finish(
         self, batch: list[tuple[Commit, Done]], commits: list[Commit], outcomes: Sequence[CommitOutcome]
@@ -104,6 +119,7 @@ class Committer:
 
     def _settle_later(self, commits: list[Commit]) -> None:
         self._unsettled += commits
+        self._ahead.update((commit.record.instance_id, commit.record) for commit in commits)
         if any(map(_is_urgent, commits)):
             self._hurry.set()
         if self._unsettled and self._settling is None:
@@ -121,6 +137,9 @@ class Committer:
                 self._hurry.clear()
                 commits, self._unsettled = self._unsettled, []
                 await self._persist(lambda commits=commits: self._backend.settle(commits))  # type: ignore[misc]
+                for commit in commits:
+                    if self._ahead.get(commit.record.instance_id) is commit.record:
+                        del self._ahead[commit.record.instance_id]
         finally:
             self._settling = None
 

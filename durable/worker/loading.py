@@ -86,25 +86,43 @@ class Loader:
         if stored is None or stored.status.is_terminal:
             return None
         record = await restore_record(self._backend, stored)
-        instance: LiveInstance | None = None
-        scheduled_at: dict[int, int] = {}
-        last: Checkpoint | None = None
-        async for page in self._pages(record):
-            if instance is None:
-                instance = LiveInstance(record, self._orchestration(_started(page[0])), recoveries=record.recoveries)
-            await self._replay(instance, page, scheduled_at)
-            last = page[-1]
-        if instance is None or last is None:
+        pages = self._pages(record)
+        first = await anext(pages, None)
+        if first is None:
             return Loaded(self.fresh(record), [])
-        if last.rev > stored.rev:
-            # A crash fell between the commit and what follows from it.
-            settled = project(record, instance.state, last.rev, instance.recoveries)
-            await self._backend.settle([Commit(last, settled)])
-        if instance.state.status.is_terminal:
+        instance = LiveInstance(record, self._orchestration(_started(first[0])), recoveries=record.recoveries)
+        answers = mailbox if execution_id == record.execution_id else ()
+        try:
+            outstanding = await self._catch_up(instance, first, pages, answers)
+        except BaseException:
+            instance.orchestration.discard()  # or the garbage collector would end its code, as if it ran
+            raise
+        if outstanding is None:
             instance.orchestration.discard()
             return None
-        answers = mailbox if execution_id == record.execution_id else ()
-        return Loaded(instance, await self._outstanding(instance, answers, scheduled_at))
+        return Loaded(instance, outstanding)
+
+    async def _catch_up(
+        self,
+        instance: LiveInstance,
+        page: list[Checkpoint],
+        pages: AsyncIterator[list[Checkpoint]],
+        answers: Sequence[ArrivedEvent],
+    ) -> list[tuple[TaskScheduled, int]] | None:
+        """Replay all pages and settle what was left; what to deliver again, or None when the instance has ended."""
+        scheduled_at: dict[int, int] = {}
+        await self._replay(instance, page, scheduled_at)
+        last = page[-1]
+        async for page in pages:
+            await self._replay(instance, page, scheduled_at)
+            last = page[-1]
+        if last.rev > instance.record.rev:
+            # A crash fell between the commit and what follows from it.
+            settled = project(instance.record, instance.state, last.rev, instance.recoveries)
+            await self._backend.settle([Commit(last, settled)])
+        if instance.state.status.is_terminal:
+            return None
+        return await self._outstanding(instance, answers, scheduled_at)
 
     async def _pages(self, record: InstanceRecord) -> AsyncIterator[list[Checkpoint]]:
         seq = 0
@@ -127,11 +145,7 @@ class Loader:
                         scheduled_at[event.task_id] = checkpoint.recoveries
                 instance.next_seq, instance.rev = checkpoint.seq + 1, checkpoint.rev
 
-        try:
-            await self._in_slices(instance.instance_id, turns())
-        except BaseException:
-            instance.orchestration.discard()
-            raise
+        await self._in_slices(instance.instance_id, turns())
 
     async def _in_slices(self, instance_id: str, steps: Iterator[None]) -> None:
         """Run ``steps`` and let the host's loop go on every few milliseconds."""

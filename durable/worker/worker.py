@@ -98,6 +98,10 @@ class Worker:
         """Whether the instance is in this worker's memory; the end of such a one is told to ``changed``."""
         return self._instances.get(instance_id) is not None
 
+    def record_ahead(self, instance_id: str) -> InstanceRecord | None:
+        """The committed record of an instance where the store still shows an older one."""
+        return self._committer.ahead(instance_id)
+
     # --- lifecycle -----------------------------------------------------------------------------
 
     async def start(self) -> None:

@@ -1,0 +1,73 @@
+# Every target sets itself up: a virtualenv, the locked dependencies, this package installed editable.
+# Needs Python >= 3.11, pip and make. For another Python, name it and give it a virtualenv of its own:
+#
+#     make test PYTHON=python3.13 VENV=.venv313
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+LOCK := requirements/dev.lock
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+# The lock is made by uv, in a virtualenv of its own: nobody else needs uv.
+UV_VERSION := 0.13.9
+UV_VENV := .venv-lock
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test bench lint lint-ruff lint-format lint-mypy lint-pyright lint-imports lock clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/make \1	\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+
+setup: $(STAMP)  ## make the virtualenv (the other targets do it when needed)
+
+demo: $(STAMP)  ## run the demonstration
+	$(BIN)/python examples/demo.py $(ARGS)
+
+test: $(STAMP)  ## run the tests; ARGS="-k name" is passed to pytest
+	$(BIN)/python -m pytest $(ARGS)
+
+bench: $(STAMP)  ## run the benchmarks
+	$(BIN)/python -m benchmarks $(ARGS)
+
+lint: lint-ruff lint-format lint-mypy lint-imports lint-pyright  ## ruff, mypy, import-linter, pyright
+
+lint-ruff: $(STAMP)
+	$(BIN)/ruff check .
+
+lint-format: $(STAMP)
+	$(BIN)/ruff format --check .
+
+lint-mypy: $(STAMP)
+	$(BIN)/mypy
+
+lint-imports: $(STAMP)
+	$(BIN)/lint-imports --no-logo
+
+lint-pyright: $(STAMP)
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/python .ci/verify_types.py
+
+lock:  ## write the lock anew from pyproject.toml; ARGS=--upgrade takes newer versions
+	$(PYTHON) -m venv $(UV_VENV)
+	$(UV_VENV)/bin/python -m pip --disable-pip-version-check --quiet install uv==$(UV_VERSION)
+	$(UV_VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-emit-find-links --all-extras --group dev --custom-compile-command 'make lock' \
+		--output-file $(LOCK) $(ARGS) pyproject.toml
+
+clean:  ## remove what the tools and builds leave; the virtualenvs too
+	rm -rf $(VENV) $(UV_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
+
+# Some systems package the part of venv that brings pip apart; there pip itself reaches into the new virtualenv.
+$(STAMP): $(LOCK) pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("durable needs Python 3.11 or newer: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV) || { $(PYTHON) -m venv --without-pip $(VENV) \
+		&& $(PYTHON) -m pip --python $(BIN)/python --quiet install pip; }
+	$(PIP) install --require-hashes --only-binary :all: -r $(LOCK)
+	$(PIP) install --no-build-isolation --no-deps --no-index --editable .
+	@touch $@

@@ -1,0 +1,76 @@
+"""One task hub's collections on an open connection, and the writes that several operations share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from durable.backend import InstanceRecord, Message
+from durable_mongodb import _leases
+from durable_mongodb._documents import message_to_document, record_from_document
+from durable_mongodb._driver import Collection, Connection, Document
+from durable_mongodb._indexes import BY_ID, INDEXES, LAYOUT
+from durable_mongodb._watch import Watcher
+
+
+@dataclass(frozen=True, slots=True)
+class Hub:
+    """The collections of a task hub; each is named ``<hub>.<field>``."""
+
+    connection: Connection
+    watcher: Watcher
+    instances: Collection
+    history: Collection
+    inbox: Collection
+    partitions: Collection
+    workers: Collection
+    payloads: Collection
+    meta: Collection
+
+    @classmethod
+    def on(cls, connection: Connection, name: str) -> Self:
+        """The hub of that name."""
+        fields = ("instances", "history", "inbox", "partitions", "workers", "payloads", "meta")
+        watcher = Watcher(connection, f"{name}.instances", f"{name}.inbox")
+        return cls(connection, watcher, *(connection.collection(f"{name}.{field}") for field in fields))
+
+    async def set_up(self, partition_count: int) -> int:
+        """Create what is missing; return the partition count, which the first one to come has fixed."""
+        ready = f"layout-{LAYOUT}"
+        known = await self._meta()
+        if ready not in known:
+            for collection, indexes in INDEXES.items():
+                await getattr(self, collection).create_indexes(indexes)
+            await self.meta.insert([{"_id": "hub", "partition_count": partition_count}])
+            known = await self._meta()
+            await _leases.create_partitions(self.partitions, int(known["hub"]["partition_count"]))
+            await self.meta.insert([{"_id": ready}])
+        return int(known["hub"]["partition_count"])
+
+    async def _meta(self) -> dict[str, Document]:
+        return {document["_id"]: document for document in await self.meta.find({})}
+
+    async def records(self, instance_ids: Sequence[str]) -> dict[str, InstanceRecord]:
+        """The records of those of these instances that are there."""
+        found = await self.instances.find({"_id": {"$in": list(instance_ids)}}, index=BY_ID)
+        return {document["_id"]: record_from_document(document) for document in found}
+
+    async def create(self, documents: Sequence[Document]) -> dict[int, InstanceRecord]:
+        """Insert the documents of new instances; return, by position, what holds an id under another execution."""
+        others: dict[int, InstanceRecord] = {}
+        waiting = list(range(len(documents)))
+        while waiting:
+            taken = [waiting[place] for place in await self.instances.insert([documents[each] for each in waiting])]
+            found = await self.records([documents[each]["_id"] for each in taken]) if taken else {}
+            for each in taken:
+                record = found.get(documents[each]["_id"])
+                if record is not None and record.execution_id != documents[each]["execution_id"]:
+                    others[each] = record
+            # Neither inserted nor found: purged in between, and the id is free again.
+            waiting = [each for each in taken if documents[each]["_id"] not in found]
+        return others
+
+    async def send(self, messages: Sequence[Message]) -> None:
+        """Insert the messages whose id is new."""
+        await self.inbox.insert([message_to_document(message) for message in messages])

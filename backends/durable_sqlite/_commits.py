@@ -1,0 +1,155 @@
+"""CommitStatements: checkpoints with what follows from them, new records, and messages.
+
+Rule of this file: the hot path. Rows are made in the caller's thread, the writer only binds them. A batch is written by
+a few ``executemany``; only when one of them wrote fewer rows than it was given is it asked which commit lost.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from durable.backend import Commit, CommitOutcome, InstanceRecord
+from durable_sqlite._rows import (
+    CHANGING_COLUMNS,
+    RECORD_COLUMNS,
+    Row,
+    checkpoint_to_row,
+    message_to_row,
+    placeholders,
+    record_from_row,
+    record_to_change,
+    record_to_row,
+)
+
+
+class CommitRows(NamedTuple):
+    """One commit as the rows it writes. ``create`` is None when the record exists already."""
+
+    commit: Commit
+    create: Row | None
+    checkpoint: Row
+    change: Row
+    messages: Sequence[Row]
+    consumed: Sequence[Row]
+
+    @classmethod
+    def of(cls, commit: Commit) -> CommitRows:
+        """Encode ``commit``."""
+        record = commit.record
+        return cls(
+            commit,
+            record_to_row(record) if commit.create else None,
+            checkpoint_to_row(commit.checkpoint),
+            record_to_change(record),
+            [message_to_row(message) for message in commit.messages],
+            [(record.updated_at, record.instance_id, message_id) for message_id in commit.consumed],
+        )
+
+
+class CommitStatements:
+    """``create_instances``, ``commit`` and ``send`` of one hub, each to be run in a write transaction."""
+
+    def __init__(self, hub: str) -> None:
+        columns = ", ".join(RECORD_COLUMNS)
+        self._create = (
+            f"INSERT INTO {hub}_instances ({columns}) VALUES ({placeholders(len(RECORD_COLUMNS))}) "
+            "ON CONFLICT (instance_id) DO NOTHING"
+        )
+        self._find = f"SELECT {columns} FROM {hub}_instances WHERE instance_id = ?"
+        self._checkpoint = (
+            f"INSERT INTO {hub}_history (instance, execution_id, seq, rev, token, recoveries, format, events) "
+            f"SELECT id, {placeholders(7)} FROM {hub}_instances WHERE instance_id = ? ON CONFLICT DO NOTHING"
+        )
+        self._token = (
+            f"SELECT token FROM {hub}_history JOIN {hub}_instances ON id = instance "
+            f"WHERE instance_id = ? AND {hub}_history.execution_id = ? AND seq = ?"
+        )
+        self._change = (
+            f"UPDATE {hub}_instances SET {', '.join(f'{name} = ?' for name in CHANGING_COLUMNS)} "
+            "WHERE instance_id = ? AND rev < ?"
+        )
+        self._message = (
+            f"INSERT INTO {hub}_inbox (instance_id, message_id, partition, sent_at, event) "
+            f"VALUES ({placeholders(5)}) ON CONFLICT DO NOTHING"
+        )
+        self._consume = (
+            f"UPDATE {hub}_inbox SET consumed_at = ?, event = NULL "
+            "WHERE instance_id = ? AND message_id = ? AND consumed_at IS NULL"
+        )
+
+    def create(
+        self, connection: sqlite3.Connection, records: Sequence[InstanceRecord], rows: Sequence[Row]
+    ) -> list[InstanceRecord | None]:
+        """Insert records; the answer of ``create_instances``."""
+        if connection.executemany(self._create, rows).rowcount == len(rows):
+            return [None] * len(rows)
+        stored = [self._stored(connection, record.instance_id) for record in records]
+        return [
+            None if there.execution_id == record.execution_id else there
+            for record, there in zip(records, stored, strict=True)
+        ]
+
+    def send(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
+        """Insert messages whose id is new."""
+        connection.executemany(self._message, rows)
+
+    def commit(self, connection: sqlite3.Connection, batch: Sequence[CommitRows]) -> list[CommitOutcome]:
+        """Write a batch and what follows from it; the answer of ``commit``."""
+        outcomes = [CommitOutcome.COMMITTED] * len(batch)
+        creates = [rows.create for rows in batch if rows.create is not None]
+        all_new = not creates or connection.executemany(self._create, creates).rowcount == len(creates)
+        standing = batch
+        if not all_new:
+            standing = self._mark_taken(connection, batch, outcomes)
+        checkpoints = [rows.checkpoint for rows in standing]
+        if connection.executemany(self._checkpoint, checkpoints).rowcount != len(checkpoints):
+            standing = self._mark_conflicts(connection, batch, outcomes)
+        self._follow(connection, standing, all_new=all_new)
+        return outcomes
+
+    def _mark_taken(
+        self, connection: sqlite3.Connection, batch: Sequence[CommitRows], outcomes: list[CommitOutcome]
+    ) -> list[CommitRows]:
+        """Mark the creating commits whose instance id belongs to another execution; the others are returned."""
+        for index, rows in enumerate(batch):
+            if rows.create is None or self._stored_token(connection, rows.commit) is not None:
+                continue  # a checkpoint that is there already: a repeated commit, or a conflict
+            record = rows.commit.record
+            if self._stored(connection, record.instance_id).execution_id != record.execution_id:
+                outcomes[index] = CommitOutcome.EXISTS
+        return _standing(batch, outcomes)
+
+    def _mark_conflicts(
+        self, connection: sqlite3.Connection, batch: Sequence[CommitRows], outcomes: list[CommitOutcome]
+    ) -> list[CommitRows]:
+        """Mark those whose checkpoint another writer holds, or whose instance was purged; the others are returned."""
+        for index, rows in enumerate(batch):
+            if outcomes[index] is not CommitOutcome.COMMITTED:
+                continue
+            if self._stored_token(connection, rows.commit) != rows.commit.checkpoint.token:
+                outcomes[index] = CommitOutcome.CONFLICT
+        return _standing(batch, outcomes)
+
+    def _stored(self, connection: sqlite3.Connection, instance_id: str) -> InstanceRecord:
+        return record_from_row(connection.execute(self._find, (instance_id,)).fetchone())
+
+    def _stored_token(self, connection: sqlite3.Connection, commit: Commit) -> str | None:
+        checkpoint = commit.checkpoint
+        key = (checkpoint.instance_id, checkpoint.execution_id, checkpoint.seq)
+        stored = connection.execute(self._token, key).fetchone()
+        return None if stored is None else str(stored[0])
+
+    def _follow(self, connection: sqlite3.Connection, committed: Sequence[CommitRows], *, all_new: bool) -> None:
+        """What ``settle`` does in other backends. A record that was inserted just now is up to date."""
+        if messages := [row for rows in committed for row in rows.messages]:
+            connection.executemany(self._message, messages)
+        if changes := [rows.change for rows in committed if rows.create is None or not all_new]:
+            connection.executemany(self._change, changes)
+        if consumed := [row for rows in committed for row in rows.consumed]:
+            connection.executemany(self._consume, consumed)
+
+
+def _standing(batch: Sequence[CommitRows], outcomes: Sequence[CommitOutcome]) -> list[CommitRows]:
+    return [rows for rows, outcome in zip(batch, outcomes, strict=True) if outcome is CommitOutcome.COMMITTED]

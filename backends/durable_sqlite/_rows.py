@@ -1,0 +1,132 @@
+"""Values of the port <-> rows. Columns stand in the order of the fields of the value they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import fields
+from typing import Any
+
+import orjson
+
+from durable.backend import Checkpoint, InstanceRecord, Message
+from durable.core.codec import FORMAT, event_from_dict, failure_from_dict, failure_to_dict
+from durable.core.errors import FailureDetails, UnsupportedHistoryError
+from durable.core.events import HistoryEvent
+from durable.core.state import RuntimeStatus
+
+Row = tuple[Any, ...]
+
+RECORD_COLUMNS = tuple(field.name for field in fields(InstanceRecord))
+CHANGING_COLUMNS = (
+    "execution_id",
+    "updated_at",
+    "status",
+    "due_at",
+    "completed_at",
+    "output",
+    "custom_status",
+    "failure",
+    "problem",
+    "recoveries",
+    "rev",
+)
+TERMINAL = ", ".join(f"'{status.value}'" for status in RuntimeStatus if status.is_terminal)
+"""The terminal states as SQL, to stand in ``IN (...)``."""
+
+_STATUS, _TAGS, _FAILURE = (RECORD_COLUMNS.index(name) for name in ("status", "tags", "failure"))
+_STATUS_TEXT = {status: str(status.value) for status in RuntimeStatus}  # sqlite3 binds a plain str several times faster
+
+
+def placeholders(count: int) -> str:
+    """``?, ?, ?`` for ``count`` values."""
+    return ", ".join("?" * count)
+
+
+def number_list(values: Collection[int]) -> str:
+    """The parameter of ``IN (SELECT value FROM json_each(?))``, for numbers: SQLite cuts JSON strings at a NUL."""
+    return orjson.dumps(list(values)).decode()
+
+
+def record_to_row(record: InstanceRecord) -> Row:
+    """The row of RECORD_COLUMNS."""
+    row = [getattr(record, name) for name in RECORD_COLUMNS]
+    row[_STATUS] = _STATUS_TEXT[record.status]
+    row[_TAGS] = None if record.tags is None else orjson.dumps(dict(record.tags)).decode()
+    row[_FAILURE] = _failure_text(record.failure)
+    return tuple(row)
+
+
+def record_from_row(row: Row) -> InstanceRecord:
+    """The record that :func:`record_to_row` stored."""
+    values = list(row)
+    values[_STATUS] = RuntimeStatus(values[_STATUS])
+    if values[_TAGS] is not None:
+        values[_TAGS] = orjson.loads(values[_TAGS])
+    if values[_FAILURE] is not None:
+        values[_FAILURE] = failure_from_dict(orjson.loads(values[_FAILURE]))
+    return InstanceRecord(*values)
+
+
+def record_to_change(record: InstanceRecord) -> Row:
+    """CHANGING_COLUMNS, then ``instance_id`` and ``rev`` for the condition."""
+    return (
+        record.execution_id,
+        record.updated_at,
+        _STATUS_TEXT[record.status],
+        record.due_at,
+        record.completed_at,
+        record.output,
+        record.custom_status,
+        _failure_text(record.failure),
+        record.problem,
+        record.recoveries,
+        record.rev,
+        record.instance_id,
+        record.rev,
+    )
+
+
+def checkpoint_to_row(checkpoint: Checkpoint) -> Row:
+    """``execution_id, seq, rev, token, recoveries, format, events``, then ``instance_id`` for the condition."""
+    return (
+        checkpoint.execution_id,
+        checkpoint.seq,
+        checkpoint.rev,
+        checkpoint.token,
+        checkpoint.recoveries,
+        FORMAT,
+        orjson.dumps(checkpoint.events).decode(),  # the JSON form of an event is its stored form
+        checkpoint.instance_id,
+    )
+
+
+def checkpoint_from_row(instance_id: str, execution_id: str, row: Row) -> Checkpoint:
+    """The checkpoint of a row ``seq, rev, token, recoveries, format, events``. Raises UnsupportedHistoryError."""
+    seq, rev, token, recoveries, stored_format, events = row
+    if stored_format > FORMAT:
+        raise UnsupportedHistoryError(
+            f"checkpoint {seq} of instance {instance_id!r} has format {stored_format}, "
+            f"this version of durable knows {FORMAT}; upgrade this worker"
+        )
+    decoded = tuple(event_from_dict(event) for event in orjson.loads(events))
+    return Checkpoint(instance_id, execution_id, seq, rev, token, decoded, recoveries)
+
+
+def message_to_row(message: Message) -> Row:
+    """``instance_id, message_id, partition, sent_at, event``."""
+    event = _event_text(message.event)
+    return (message.instance_id, message.message_id, message.partition, message.sent_at, event)
+
+
+def message_from_row(row: Row) -> Message:
+    """The message of a row ``message_id, instance_id, partition, sent_at, event``. Raises UnsupportedHistoryError."""
+    message_id, instance_id, partition, sent_at, event = row
+    return Message(message_id, instance_id, partition, sent_at, event_from_dict(orjson.loads(event)))
+
+
+def _event_text(event: HistoryEvent) -> str:
+    return orjson.dumps(event).decode()
+
+
+def _failure_text(failure: FailureDetails | None) -> str | None:
+    return None if failure is None else orjson.dumps(failure_to_dict(failure)).decode()
