@@ -76,8 +76,12 @@ class OrchestrationLoop(DeterministicLoop):
         self.new_timers.append((handle, user_line()))
 
     def handle_cancelled(self, handle: Handle) -> None:
-        if handle.task_id:
+        if handle.task_id and not self._discarded:
             self.orchestration.timer_cancelled(handle.task_id)
+
+    def forget_orchestration(self) -> None:
+        """Let go of the orchestration, after the loop was discarded."""
+        del self.orchestration
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         if not self._discarded:
@@ -107,6 +111,10 @@ class OrchestrationContext:
             raise RuntimeError("OrchestrationContext.current() was called outside an orchestrator")
         return orchestration.context
 
+    def forget_orchestration(self) -> None:
+        """Let go of the orchestration, after its loop was discarded."""
+        del self._orchestration
+
     # --- who and when
 
     @property
@@ -135,7 +143,8 @@ class OrchestrationContext:
     @property
     def is_live(self) -> bool:
         """Whether this is the first time the code runs here: not replaying, and not being evicted."""
-        return not (self._orchestration.is_replaying or self._orchestration.loop.is_closed())
+        orchestration: Orchestration | None = getattr(self, "_orchestration", None)  # gone once it was discarded
+        return orchestration is not None and not (orchestration.is_replaying or orchestration.loop.is_closed())
 
     @property
     def history_length(self) -> int:

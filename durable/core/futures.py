@@ -61,7 +61,7 @@ class DurableFuture(Future):
     can hand it out where a Task is expected and no Task has to be made around it.
     """
 
-    # _log_destroy_pending: gather sets it on every Task it makes; a slot saves the future a __dict__.
+    # _log_destroy_pending: gather sets it on whatever create_task returned.
     __slots__ = ("_call", "_log_destroy_pending", "_name", "_on_cancel", "task_id")
 
     _must_cancel = False
@@ -78,7 +78,8 @@ class DurableFuture(Future):
         """Stop waiting. The request to cancel is recorded; the outcome will not be."""
         if self.done():
             return False
-        self._on_cancel(self.task_id)
+        if not self.get_loop().is_closed():  # code that is being evicted cancels nothing
+            self._on_cancel(self.task_id)
         return super().cancel(msg)
 
     def get_name(self) -> str:
@@ -107,12 +108,12 @@ class DurableCall(Coroutine[Any, Any, R], Generic[R]):
     only once - but the loop's ``create_task`` starts it without a Task around it.
     """
 
-    __slots__ = ("_future", "_running", "_start", "what")
+    # It does not hold the future it started: that one holds it, and a cycle would be left to the garbage collector.
+    __slots__ = ("_running", "_start", "what")
 
     def __init__(self, what: str, start: Callable[[], DurableFuture]) -> None:
         self.what = what
         self._start: Callable[[], DurableFuture] | None = start
-        self._future: DurableFuture | None = None
         self._running: Generator[Any, Any, R] | None = None
 
     def start(self) -> DurableFuture:
@@ -120,7 +121,7 @@ class DurableCall(Coroutine[Any, Any, R], Generic[R]):
         start, self._start = self._start, None
         if start is None:
             raise RuntimeError(f"cannot reuse already awaited call of {self.what}")
-        self._future = future = start()
+        future = start()
         future._call = self
         return future
 
@@ -151,11 +152,11 @@ class DurableCall(Coroutine[Any, Any, R], Generic[R]):
 
     @property
     def cr_suspended(self) -> bool:
-        return self._future is not None and not self._future.done()
+        return self._start is None
 
     @property
-    def cr_await(self) -> DurableFuture | None:
-        return self._future
+    def cr_await(self) -> None:
+        return None
 
     @property
     def cr_frame(self) -> None:

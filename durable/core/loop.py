@@ -71,15 +71,8 @@ class Handle:
         """The time this handle was scheduled for, in the loop's seconds."""
         return self._when
 
-    def run(self) -> None:
-        """Call the callback in its context; what it raises goes to the loop's exception handler."""
-        try:
-            self._context.run(self._callback, *self._args)
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as error:
-            message = f"Exception in callback {self._callback!r}"
-            self._loop.call_exception_handler({"message": message, "exception": error, "handle": self})
+    def get_context(self) -> Context:
+        return self._context
 
 
 class DeterministicLoop(asyncio.AbstractEventLoop):
@@ -148,7 +141,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         **kwargs: Any,
     ) -> Task | DurableFuture:
         if not self._accepting:
-            self._refuse_work()
+            self._refuse_task(coro)
         if type(coro) is DurableCall:
             future = coro.start()
             if name is not None:
@@ -156,7 +149,9 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
             return future
         self._task_names += 1
         # The name is given here because asyncio's own counter is shared by the whole process.
-        task = Task(coro, loop=self, name=name or f"Task-{self._task_names}", context=context, **kwargs)
+        task = Task(
+            coro, loop=self, name=f"Task-{self._task_names}" if name is None else name, context=context, **kwargs
+        )
         self._remember(task)
         return task
 
@@ -219,26 +214,38 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
     def _turn(self, apply: Callable[[], object] | None) -> None:
         if apply is not None:
             apply()
-        self._run_ready()
+        self._run_ready(CALLBACK_LIMIT)
+        if self._ready:
+            raise RunawayTurnError(
+                f"the orchestrator ran {CALLBACK_LIMIT} callbacks without coming to rest; "
+                "does it loop on asyncio.sleep(0), or retry forever inside a cancelled scope?"
+            )
 
-    def _run_ready(self) -> None:
+    def _run_ready(self, limit: int) -> None:
+        """Run callbacks, each in its context; what they raise goes to the exception handler."""
         ready = self._ready
-        for _ in range(CALLBACK_LIMIT):
+        for _ in range(limit):
             if not ready:
-                return
+                break
             handle = ready.popleft()
             if not handle._cancelled:
-                handle.run()
-        if not ready:
-            return
-        raise RunawayTurnError(
-            f"the orchestrator ran {CALLBACK_LIMIT} callbacks without coming to rest; "
-            "does it loop on asyncio.sleep(0), or retry forever inside a cancelled scope?"
-        )
+                try:
+                    handle._context.run(handle._callback, *handle._args)
+                except (SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException as error:
+                    message = f"Exception in callback {handle._callback!r}"
+                    self.call_exception_handler({"message": message, "exception": error, "handle": handle})
+        # A task's exception holds this frame by its traceback; the frame must not hold the task.
+        handle = None  # type: ignore[assignment]
 
     def live_tasks(self) -> list[Task]:
         """The tasks that are not done, oldest first."""
         return [task for task in self._tasks if not task.done()]
+
+    def has_leftovers(self) -> bool:
+        """Whether tasks or async generators are not finished."""
+        return bool(self._asyncgens or self.live_tasks())
 
     async def shutdown_asyncgens(self) -> None:
         """Close the async generators that were started and not finished, in the order they were started."""
@@ -317,6 +324,14 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
             self._asyncgens = [g for g in self._asyncgens if g.ag_frame is not None]  # type: ignore[attr-defined]
             self._prune_asyncgens_at = max(16, 2 * len(self._asyncgens))
         self._asyncgens.append(generator)
+
+    def _refuse_task(self, coro: Coroutine[Any, Any, Any]) -> None:
+        try:
+            self._refuse_work()
+        except BaseException:
+            if self._discarded:
+                coro.close()  # or it would warn that it was never awaited
+            raise
 
     def _refuse_work(self) -> None:
         if not self._discarded:

@@ -118,8 +118,16 @@ class Orchestration:
 
     def discard(self) -> None:
         """Throw the execution out of memory without visible or durable effect."""
+        if self.loop.is_closed():
+            return
         self._finished = True
         self.loop.discard()
+        # What refers to each other is taken apart, so that nothing is left to the garbage collector.
+        self.loop.forget_orchestration()
+        self.context.forget_orchestration()
+        self._main = None
+        self._activities.clear()
+        self._timers.clear()
 
     def report(self, problem: dict[str, Any]) -> None:
         """Pass on what a callback or a forgotten task of user code raised."""
@@ -206,7 +214,8 @@ class Orchestration:
         """Record the outcome. Like ``asyncio.run``, cancel what the orchestrator left running."""
         completed = self._outcome(main)
         self._finished = True
-        self.loop.run_until_idle(self._cancel_leftovers)
+        if self._activities or self.loop.has_leftovers():
+            self.loop.run_until_idle(self._cancel_leftovers)
         if self._mismatch is not None:
             raise self._mismatch
         if self._custom_status is not None:

@@ -85,11 +85,6 @@ class ActivityRunner:
             if attempt.task is not None:
                 attempt.task.cancel()
 
-    def cancel_instance(self, instance_id: str) -> None:
-        """Ask all attempts of an instance to stop."""
-        for key in [key for key in self._attempts if key[0] == instance_id]:
-            self.cancel(key)
-
     def withdraw(self, which: Callable[[Attempt], bool]) -> None:
         """Let go those that have not started and that ``which`` names; somebody else will deliver them."""
         kept: deque[Attempt] = deque()

@@ -98,12 +98,10 @@ class Committer:
 
     def _take_batch(self) -> list[tuple[Commit, Done]]:
         """The next commits, one of an instance: one whose partition was lost and won again may have two waiting."""
+        first, rest = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
         batch: dict[str, tuple[Commit, Done]] = {}
-        later: list[tuple[Commit, Done]] = []
-        for item in self._waiting[:MAX_BATCH]:
-            if batch.setdefault(item[0].checkpoint.instance_id, item) is not item:
-                later.append(item)
-        self._waiting = later + self._waiting[MAX_BATCH:]
+        later = [item for item in first if batch.setdefault(item[0].checkpoint.instance_id, item) is not item]
+        self._waiting = later + rest
         return list(batch.values())
 
     def _finish(

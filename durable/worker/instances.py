@@ -44,6 +44,10 @@ class Effects(Protocol):
         """The store holds this state now."""
         ...
 
+    def committed_late(self, instance_id: str) -> None:
+        """A turn was committed after its instance was dropped; nothing has followed from it."""
+        ...
+
     def left(self, instance: LiveInstance, error: Exception | None) -> None:
         """The instance was dropped with events in its mailbox: a lost race (None), or a turn that failed."""
         ...
@@ -174,6 +178,7 @@ class Instances:
         if created is not None:
             created(outcome)
         if self._live.get(instance.instance_id) is not instance:
+            self._effects.committed_late(instance.instance_id)
             return
         if outcome is not CommitOutcome.COMMITTED:
             # Another writer was first: what is in memory is not what happened.

@@ -34,6 +34,7 @@ from durable.worker.watchdog import Watchdog
 _log = logging.getLogger("durable.worker")
 
 _SCAN_PAGE = 1000
+_WHOLE_SCAN_INTERVAL = HORIZON / 2_000_000
 _SWEEP_INTERVAL = 3600.0
 _TOMBSTONES_KEPT = 7 * 24 * 3600 * 1_000_000
 _DRAIN_POLL = 0.01
@@ -248,7 +249,13 @@ class Worker:
     def committed(self, record: InstanceRecord) -> None:
         self._changed(record)
 
+    def committed_late(self, instance_id: str) -> None:
+        if self.owns(instance_id):  # lost, and won back meanwhile
+            self._recovery.wake(instance_id)
+
     def left(self, instance: LiveInstance, error: Exception | None) -> None:
+        if self.failure is not None:
+            return  # it is this worker that cannot go on, not the instance
         self._recovery.left(instance, error)
 
     # --- partitions ------------------------------------------------------------------------------
@@ -260,7 +267,9 @@ class Worker:
         for instance in self._instances:
             if instance.record.partition in partitions:
                 self._instances.drop(instance)
-                self._activities.cancel_instance(instance.instance_id)
+        for attempt in self._activities:
+            if partition_of(attempt.instance_id, self._count) in partitions:
+                self._activities.cancel(attempt.key)
         for instance_id in self._recovery.ids():
             if partition_of(instance_id, self._count) in partitions:
                 self._recovery.forget(instance_id)
@@ -301,15 +310,23 @@ class Worker:
     # --- finding work ------------------------------------------------------------------------------
 
     async def _keep_scanning(self) -> None:
-        """Look for due instances in time for the next horizon, and whenever the store hints at something."""
+        """Look for due instances whenever the store hints at something, and for all in time for the next horizon.
+
+        For busy ones too: a former owner may have committed after this one looked for the first time.
+        """
+        loop = asyncio.get_running_loop()
+        next_whole = loop.time() + _WHOLE_SCAN_INTERVAL
         while True:
             try:
-                async with asyncio.timeout(HORIZON / 2_000_000):
+                async with asyncio.timeout_at(next_whole):
                     await self._scan_wanted.wait()
             except TimeoutError:
-                pass
+                next_whole = loop.time() + _WHOLE_SCAN_INTERVAL
+                whole = True
+            else:
+                whole = False
             self._scan_wanted.clear()
-            await self._scan(self._partitions.owned, include_busy=False)
+            await self._scan(self._partitions.owned, include_busy=whole)
 
     async def _scan(self, partitions: frozenset[int], *, include_busy: bool) -> None:
         after: str | None = None
@@ -323,10 +340,13 @@ class Worker:
                 await asyncio.sleep(1.0)
                 continue
             now = self._clock()
+            # Of a busy one whose activity runs here we shall hear; no need to load it.
+            at_work = {attempt.instance_id for attempt in self._activities} if include_busy else ()
             for wakeup in found:
                 if wakeup.due_at <= now:
-                    self._recovery.wake(wakeup.instance_id)
-                else:
+                    if wakeup.instance_id not in at_work:
+                        self._recovery.wake(wakeup.instance_id)
+                elif not self.has_live(wakeup.instance_id):  # what is in memory knows more than its record
                     self._wakeups.schedule(wakeup.instance_id, wakeup.due_at)
             if len(found) < _SCAN_PAGE:
                 return
