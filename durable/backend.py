@@ -244,9 +244,11 @@ class Backend(Protocol):
 
         Each commit is atomic on its own; one that loses does not hinder the others. A batch holds at
         most one commit of an instance. A checkpoint of which the store has the key already is
-        COMMITTED when the stored token equals its own, else CONFLICT. With ``create`` the
-        record is inserted before the checkpoint (EXISTS if the id is taken by another ``execution_id``), so an
-        acknowledged start is durable even when a crash falls between the two.
+        COMMITTED when the stored token equals its own, else CONFLICT. (Of an instance that was purged it may be
+        either; its record does not come back.) With ``create`` the record is inserted before the checkpoint
+        (EXISTS if the id is taken by another ``execution_id``), in its Pending form with ``rev`` 0 and
+        ``due_at`` its ``created_at``: what was started is found and run, even when a crash falls between the
+        two or before ``settle``.
         Readers never see a part of a checkpoint.
         """
         ...
@@ -276,7 +278,10 @@ class Backend(Protocol):
         ...
 
     async def query(self, query: Query) -> Page:
-        """A page of records. Over all pages, each record that existed throughout and matched comes exactly once."""
+        """A page of records. Over all pages, each record that existed throughout and matched comes exactly once.
+
+        Raises ValueError for a ``continuation`` that is not of a page of this store.
+        """
         ...
 
     async def annotate(self, annotations: Sequence[Annotation]) -> None:
@@ -315,7 +320,8 @@ class Backend(Protocol):
         """Instances of these partitions that have something to do by ``until`` (R1), by instance id.
 
         These are the non-terminal ones with ``due_at <= until`` (``due_at`` 0 only with ``include_busy``), and
-        all with an unconsumed message (as ``due_at`` 0, whatever ``include_busy``). Each instance comes once.
+        all with an unconsumed message that are not terminal (as ``due_at`` 0, whatever ``include_busy``). Each
+        instance comes once.
         The next page starts ``after`` the last id of this one; fewer than ``limit`` rows: the last page.
         """
         ...

@@ -158,17 +158,17 @@ class CallCodec:
             self._check(names[i] if i < len(names) else variadic, value, from_json) for i, value in enumerate(args)
         )
         done_kwargs = {
-            name: self._check(name if name in self._signature.parameters else extra, value, from_json)
+            name: self._check(name if name in self._signature.parameters else extra, value, from_json, name)
             for name, value in kwargs.items()
         }
         return done_args, done_kwargs
 
-    def _check(self, name: str, value: Any, from_json: bool) -> Any:
+    def _check(self, name: str, value: Any, from_json: bool, shown: str | None = None) -> Any:
         validator = self._parameter_adapter(name).validator
         try:
             return validator.validate_json(orjson.dumps(value)) if from_json else validator.validate_python(value)
         except ValidationError as error:
-            raise self._misfit(error, lambda _: name, located=False) from None
+            raise self._misfit(error, lambda _: shown or name, located=False) from None
 
     # --- annotations
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 
 from durable.backend import BackendError, Hint
 from durable_mongodb._driver import ChangeStream, Connection, Document
@@ -26,15 +26,16 @@ class Watcher:
         self._instances = instances
         self._stages = _stages(instances, inbox)
         self._closed = asyncio.Event()
-        self._ending: set[asyncio.Task[None]] = set()
+        self._open: set[_Listener] = set()
 
     async def hints(self) -> AsyncIterator[Hint]:
         """See :meth:`durable.backend.Backend.watch`."""
         while not self._closed.is_set():
             polls = 1
             try:
-                async for hint in self._streamed():
-                    yield hint
+                async with aclosing(self._streamed()) as hints:
+                    async for hint in hints:
+                        yield hint
             except ChangeStreamsUnsupported:
                 polls = _POLLS_WITHOUT_STREAMS
             except BackendError as error:
@@ -45,46 +46,33 @@ class Watcher:
                 yield _LOOK_FOR_YOURSELF
 
     async def close(self) -> None:
-        """End all hints at once, then free the streams."""
+        """End all hints at once, then free the streams, those of watchers that went away without a word too."""
         self._closed.set()
-        while self._ending:
-            await asyncio.wait(self._ending)
+        await asyncio.gather(*(listener.close() for listener in self._open))
+        self._open.clear()
 
-    async def _streamed(self) -> AsyncIterator[Hint]:
-        stream = await self._connection.watch(self._stages)
-        pending: asyncio.Task[Document | None] | None = None
+    async def _streamed(self) -> AsyncGenerator[Hint, None]:
+        listener = _Listener(await self._connection.watch(self._stages))
+        self._open.add(listener)
         started = False
         try:
-            while not self._closed.is_set():
-                pending = asyncio.create_task(stream.next())
-                await self._done_or_closed(pending)
-                if not pending.done():
-                    return
-                change = pending.result()
+            while await listener.wait(self._closed):
+                change = listener.take()
                 if not started:  # what changed before the stream began is not in it
                     started = True
                     yield _LOOK_FOR_YOURSELF
                 if change is not None:
                     yield self._hint(change)
         finally:
-            self._end(_free(stream, pending))
+            # Not on close, and not awaited: what goes on in motor's threads would hold up whoever leaves.
+            if not self._closed.is_set():
+                closing = asyncio.ensure_future(listener.close())
+                closing.add_done_callback(lambda _: self._open.discard(listener))
 
     def _hint(self, change: Document) -> Hint:
         if change["ns"]["coll"] == self._instances:
             return Hint(change["documentKey"]["_id"])
         return Hint(change["fullDocument"]["instance_id"])
-
-    def _end(self, ending: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(ending)
-        self._ending.add(task)
-        task.add_done_callback(self._ending.discard)
-
-    async def _done_or_closed(self, pending: asyncio.Task[Any]) -> None:
-        closed = asyncio.create_task(self._closed.wait())
-        try:
-            await asyncio.wait({pending, closed}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            closed.cancel()
 
     async def _closed_within(self, seconds: float) -> bool:
         try:
@@ -94,16 +82,47 @@ class Watcher:
         return True
 
 
-async def _free(stream: ChangeStream, pending: asyncio.Task[Any] | None) -> None:
-    """Close a stream once its last ``next``, which may not be cancelled, is through."""
-    if pending is not None:
-        await asyncio.wait({pending})
-        if (error := pending.exception()) is not None:
-            _logger.debug("the change stream had ended: %s", error)
-    try:
-        await stream.close()
-    except BackendError as error:
-        _logger.debug("the change stream could not be closed on the server: %s", error)
+class _Listener:
+    """A change stream and its ``next`` under way, which may be left alone but not cancelled."""
+
+    def __init__(self, stream: ChangeStream) -> None:
+        self._stream = stream
+        self._pending: asyncio.Task[Document | None] | None = None
+        self._closing: asyncio.Task[None] | None = None
+
+    async def wait(self, closed: asyncio.Event) -> bool:
+        """Wait for the stream's answer; False when ``closed`` comes before it."""
+        if closed.is_set():
+            return False
+        self._pending = asyncio.create_task(self._stream.next())
+        ending = asyncio.create_task(closed.wait())
+        try:
+            await asyncio.wait({self._pending, ending}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ending.cancel()
+        return self._pending.done()
+
+    def take(self) -> Document | None:
+        """The answer that came: a change or None. Raises BackendError when the stream broke."""
+        assert self._pending is not None
+        pending, self._pending = self._pending, None
+        return pending.result()
+
+    async def close(self) -> None:
+        """Free the stream, once its last ``next`` is through. Idempotent."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close())
+        await self._closing
+
+    async def _close(self) -> None:
+        if self._pending is not None:
+            await asyncio.wait({self._pending})
+            if (error := self._pending.exception()) is not None:
+                _logger.debug("the change stream had ended: %s", error)
+        try:
+            await self._stream.close()
+        except BackendError as error:
+            _logger.debug("the change stream could not be closed on the server: %s", error)
 
 
 def _stages(instances: str, inbox: str) -> list[Document]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager
 from typing import Any, cast
@@ -49,6 +51,15 @@ def opened(request: pytest.FixtureRequest, database_url: str) -> Opener:
             await backend.close()
 
     return opening
+
+
+@pytest.fixture(autouse=True)
+def sockets_that_pymongo_forgets() -> Iterator[None]:
+    """Collected quietly: a connection attempt that ``client.close()`` cancels leaves its socket to the collector."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @contextmanager
@@ -243,6 +254,16 @@ async def test_hints_end_promptly_with_close(server: MongoServer, opened: Opener
         await backend.close()
         assert await waiting == []
         assert time.monotonic() - started < 2
+
+
+async def test_a_watcher_that_goes_away_without_a_word_leaves_nothing_open(opened: Opener) -> None:
+    async with opened() as backend:
+        async for hint in backend.watch():
+            assert hint == Hint(None)
+            break
+        await backend.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        assert [task for task in others if "_watch" in repr(task)] == []
 
 
 async def collect(hints: AsyncIterator[Hint]) -> list[Hint]:

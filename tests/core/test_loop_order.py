@@ -40,6 +40,7 @@ def orders(runs: int, *arguments: str) -> dict[str, set[str]]:
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_fifty_processes_see_one_order() -> None:
     seen = orders(RUNS)

@@ -172,10 +172,10 @@ def every_event() -> Iterator[HistoryEvent]:
     for cls in get_args(HistoryEvent):
         hints = get_type_hints(cls)
         required = [f for f in fields(cls) if _is_required(f)]
-        yield cls(**{f.name: _sample(hints[f.name], "text") for f in fields(cls)})
+        yield cls(**{f.name: _sample(hints[f.name], "text") for f in fields(cls) if f.init})
         yield cls(**{f.name: _sample(hints[f.name], "text") for f in required})
         for text in HOSTILE_TEXTS:
-            yield cls(**{f.name: _sample(hints[f.name], text) for f in fields(cls)})
+            yield cls(**{f.name: _sample(hints[f.name], text) for f in fields(cls) if f.init})
 
 
 def _is_required(declared: Field[Any]) -> bool:
