@@ -31,13 +31,17 @@ class Settings:
     """How long a stopping worker lets running activities end before it cancels them."""
     start_timeout: float = 10.0
     """How long ``start`` waits for the store before it raises BackendUnavailable."""
-    blocked_turn: float = 0.1
+    blocked_turn: float = 0.25
     """A turn that keeps the thread longer than this is reported with its stack."""
+
+    gc_threshold: int = 20_000
+    """Young objects at which Python's garbage collector runs while a worker does (a setting of the whole
+    process, given back when the worker stops); 0 leaves it alone."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if value <= 0:
+            if value < 0 or (value == 0 and field.name != "gc_threshold"):
                 raise ValueError(f"setting {field.name} must be greater than zero, not {value!r}")
         if self.partitions > 4096:
             raise ValueError(f"setting partitions must be at most 4096, not {self.partitions}")

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import platform
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from importlib.metadata import version
 from typing import Any
 
 from durable import anyio_order
-from durable.backend import Annotation, Backend, BackendUnavailable, CommitOutcome, Hint, InstanceRecord
+from durable.backend import Annotation, Backend, BackendUnavailable, CommitOutcome, Hint, InstanceRecord, Wakeup
 from durable.clock import Clock
 from durable.core.errors import UnknownFunctionError
 from durable.core.events import TaskScheduled
@@ -22,21 +22,19 @@ from durable.core.ids import partition_of
 from durable.registry import Registry
 from durable.settings import Settings
 from durable.worker.activities import ActivityRunner, Attempt, Outcome
+from durable.worker.collector import CollectorThreshold
 from durable.worker.committer import Committer
 from durable.worker.instances import Instances
 from durable.worker.live import LiveInstance
 from durable.worker.loading import Loader
 from durable.worker.partitions import Partitions
 from durable.worker.recovery import Recovery
-from durable.worker.timers import HORIZON, WakeUps
+from durable.worker.scanning import Scanner
+from durable.worker.timers import WakeUps
 from durable.worker.watchdog import Watchdog
 
 _log = logging.getLogger("durable.worker")
 
-_SCAN_PAGE = 1000
-_WHOLE_SCAN_INTERVAL = HORIZON / 2_000_000
-_SWEEP_INTERVAL = 3600.0
-_TOMBSTONES_KEPT = 7 * 24 * 3600 * 1_000_000
 _DRAIN_POLL = 0.01
 
 
@@ -60,11 +58,11 @@ class Worker:
         self._changed = changed
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining: frozenset[int] = frozenset()
-        self._scan_wanted = asyncio.Event()
         self._abandoned = False
         self.failure: BaseException | None = None
         runtime = f"python {platform.python_version()}, anyio {version('anyio')}"
         self._watchdog = Watchdog(settings.blocked_turn)
+        self._collector = CollectorThreshold(settings.gc_threshold)
         self._partitions = Partitions(
             backend, clock, settings.lease_time, gained=self._gained, lost=self._lost, hand_over=self._hand_over
         )
@@ -81,6 +79,7 @@ class Worker:
         self._loader = Loader(backend, registry, clock, self._watchdog, runtime, self._activities.__contains__)
         self._recovery = Recovery(backend, self._loader, self._instances, self, self.owns)
         self._wakeups = WakeUps(clock, self._recovery.wake)
+        self._scanner = Scanner(backend, clock, lambda: self._partitions.owned, self._found)
 
     @property
     def worker_id(self) -> str:
@@ -110,14 +109,11 @@ class Worker:
         self._registry.prepare()
         anyio_order.install()
         self._watchdog.start()
-        try:
-            await self._partitions.beat()
-        except BaseException:
-            self._watchdog.stop()
-            raise
+        self._collector.raise_it()
+        await self._partitions.beat()
         self._spawn(self._partitions.run(), "partitions")
-        self._spawn(self._keep_scanning(), "scan")
-        self._spawn(self._keep_sweeping(), "sweep")
+        self._spawn(self._scanner.run(), "scan")
+        self._spawn(self._scanner.keep_sweeping(), "sweep")
 
     async def stop(self) -> None:
         """Stop gracefully: end turns and activities within ``drain_time``, then hand over the partitions at once."""
@@ -161,6 +157,7 @@ class Worker:
         for instance in self._instances:
             self._instances.drop(instance)
         self._watchdog.stop()
+        self._collector.restore()
 
     async def _release(self) -> None:
         try:
@@ -207,7 +204,7 @@ class Worker:
     def hint(self, hint: Hint) -> None:
         """Something changed in the store."""
         if hint.instance_id is None:
-            self._scan_wanted.set()
+            self._scanner.want()
         elif self._instances.get(hint.instance_id) is None and self.owns(hint.instance_id):
             self._recovery.wake(hint.instance_id)
 
@@ -261,7 +258,7 @@ class Worker:
     # --- partitions ------------------------------------------------------------------------------
 
     def _gained(self, partitions: frozenset[int]) -> None:
-        self._spawn(self._scan(partitions, include_busy=True), "recover")
+        self._spawn(self._scanner.scan(partitions, include_busy=True), "recover")
 
     def _lost(self, partitions: frozenset[int]) -> None:
         for instance in self._instances:
@@ -309,53 +306,13 @@ class Worker:
 
     # --- finding work ------------------------------------------------------------------------------
 
-    async def _keep_scanning(self) -> None:
-        """Look for due instances whenever the store hints at something, and for all in time for the next horizon.
-
-        For busy ones too: a former owner may have committed after this one looked for the first time.
-        """
-        loop = asyncio.get_running_loop()
-        next_whole = loop.time() + _WHOLE_SCAN_INTERVAL
-        while True:
-            try:
-                async with asyncio.timeout_at(next_whole):
-                    await self._scan_wanted.wait()
-            except TimeoutError:
-                next_whole = loop.time() + _WHOLE_SCAN_INTERVAL
-                whole = True
-            else:
-                whole = False
-            self._scan_wanted.clear()
-            await self._scan(self._partitions.owned, include_busy=whole)
-
-    async def _scan(self, partitions: frozenset[int], *, include_busy: bool) -> None:
-        after: str | None = None
-        while partitions := partitions & self._partitions.owned:
-            until = self._clock() + HORIZON
-            try:
-                found = await self._backend.runnable(
-                    partitions, until, include_busy=include_busy, after=after, limit=_SCAN_PAGE
-                )
-            except BackendUnavailable:
-                await asyncio.sleep(1.0)
-                continue
-            now = self._clock()
-            # Of a busy one whose activity runs here we shall hear; no need to load it.
-            at_work = {attempt.instance_id for attempt in self._activities} if include_busy else ()
-            for wakeup in found:
-                if wakeup.due_at <= now:
-                    if wakeup.instance_id not in at_work:
-                        self._recovery.wake(wakeup.instance_id)
-                elif not self.has_live(wakeup.instance_id):  # what is in memory knows more than its record
+    def _found(self, wakeups: Sequence[Wakeup]) -> None:
+        """The scanner found instances that have something to do, now or soon."""
+        now = self._clock()
+        at_work = {attempt.instance_id for attempt in self._activities}
+        for wakeup in wakeups:
+            if wakeup.due_at > now:
+                if not self.has_live(wakeup.instance_id):  # what is in memory knows more than its record
                     self._wakeups.schedule(wakeup.instance_id, wakeup.due_at)
-            if len(found) < _SCAN_PAGE:
-                return
-            after = found[-1].instance_id
-
-    async def _keep_sweeping(self) -> None:
-        while True:
-            await asyncio.sleep(_SWEEP_INTERVAL)
-            try:
-                await self._backend.sweep(self._clock() - _TOMBSTONES_KEPT)
-            except BackendUnavailable as error:
-                _log.warning("upkeep is put off: %s", error)
+            elif wakeup.instance_id not in at_work:  # of one whose activity runs here we shall hear
+                self._recovery.wake(wakeup.instance_id)

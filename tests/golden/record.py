@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,8 @@ async def record(name: str) -> None:
     hub.include(registry)
     async with hub.worker():
         handle = await hub.start(name, *INPUTS[name], instance_id=f"golden-{name}")
-        try:
+        with suppress(OrchestrationFailedError):  # a failure is a history too
             await handle.result(30)
-        except OrchestrationFailedError:
-            pass  # a failure is a history too
         events = [event_to_dict(event) for event in await handle.history()]
     for event in events:
         event.pop("worker", None)  # names the machine, as do the paths of a stack
