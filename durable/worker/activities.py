@@ -108,21 +108,21 @@ class ActivityRunner:
         self._running += 1
         loop = asyncio.get_running_loop()
         attempt.task = loop.create_task(self._run(attempt), context=self._context.copy())
+        attempt.task.add_done_callback(self._make_room)  # it may be cancelled before it runs a line
 
     async def _run(self, attempt: Attempt) -> None:
         outcome: Outcome | None = None
         try:
             outcome = await self._outcome(attempt)
         finally:
-            self._running -= 1
             # The entry may be another attempt's by now: this one was cancelled and the call delivered again.
             if self._attempts.get(attempt.key) is attempt:
                 del self._attempts[attempt.key]
-            self._launch_next()
         if outcome is not None and not attempt.cancelled:
             self._deliver(attempt, outcome)
 
-    def _launch_next(self) -> None:
+    def _make_room(self, ended: asyncio.Task[None]) -> None:
+        self._running -= 1
         while self._queue and self._running < self._limit:
             attempt = self._queue.popleft()
             if not attempt.cancelled:

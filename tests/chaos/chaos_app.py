@@ -1,0 +1,71 @@
+"""A worker process of the chaos tests: runs the workload until SIGTERM, or until it is killed.
+
+    python -m tests.chaos.chaos_app URL EFFECTS_FILE LEASE_SECONDS {near|far}
+
+``far`` makes it look like a process of another machine, whose death only the end of its leases shows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from uuid import uuid4
+
+from durable import ActivityContext, TaskHub
+from durable.settings import Settings
+from durable.worker import partitions
+from tests.chaos import workload
+
+
+def settings(lease_time: float) -> Settings:
+    """What all processes of a chaos run use. Deliveries are not bounded: here workers die of us, not of activities."""
+    return Settings(partitions=8, lease_time=lease_time, max_deliveries=10_000, cache_instances=40, drain_time=10.0)
+
+
+def main(url: str, effects: str, lease_time: str, place: str) -> None:
+    logging.basicConfig(level=logging.WARNING, format=f"{os.getpid()} %(levelname)s %(message)s")
+    if place == "far":
+        partitions._host = lambda: f"another machine {uuid4().hex}"
+    _record_effects_in(effects)
+    asyncio.run(_work(url, float(lease_time)))
+
+
+def _record_effects_in(path: str) -> None:
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+    def record(context: ActivityContext) -> None:
+        # One write call: it is whole or not there, whenever this process is killed.
+        os.write(file, f"{context.instance_id} {context.execution_id} {context.task_id} {context.attempt}\n".encode())
+
+    workload.record_effects_with(record)
+
+
+async def _work(url: str, lease_time: float) -> None:
+    stopped = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
+    hub = TaskHub(url, settings=settings(lease_time))
+    hub.include(workload.registry)
+    async with hub.worker():
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, _describe, hub)
+        await stopped.wait()
+
+
+def _describe(hub: TaskHub) -> None:
+    """Log what this worker has in hand: asked for when something is stuck."""
+    worker = hub._worker
+    assert worker is not None
+    logging.warning("owns %s, draining %s", sorted(worker._partitions.owned), sorted(worker._draining))
+    logging.warning("attempts: %s", [(attempt.key, attempt.task) for attempt in worker._activities])
+    for instance in worker._instances:
+        logging.warning("%s %s outstanding %s", instance.instance_id, instance.phase, list(instance.state.activities))
+    for instance_id, away in worker._recovery._away.items():
+        logging.warning("%s away: %s", instance_id, away)
+    for task in asyncio.all_tasks():
+        logging.warning("%s", task)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

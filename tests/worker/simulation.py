@@ -1,0 +1,328 @@
+"""A whole engine in one process and in virtual time: hubs that fail, die and quarrel over one store.
+
+Rule of this file: all that happens follows from the :class:`Scenario`. Time, order, identifiers and the
+length of slices are made from its seed, so that a failing scenario can be run again as it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from math import inf
+from random import Random
+from typing import Any
+from unittest.mock import patch
+from uuid import UUID
+
+from durable import ActivityContext, BackendUnavailable, DurableError, InstanceExistsError, Settings, TaskHub
+from durable.backend import Annotation, Commit, CommitOutcome, InstanceRecord, Topology, WorkerInfo
+from durable.testing.faults import FaultyBackend, Plan, SimulatedCrash, Step, random_plan
+from durable.testing.memory import MemoryBackend
+from durable.testing.memory_store import MemoryStore
+from durable.testing.virtual_loop import VirtualLoop
+from durable.worker import partitions
+from tests.chaos import workload
+from tests.chaos.checker import TERMINAL, Effect, findings, missing_instances, unexplained_results
+from tests.chaos.replaying import replay_findings
+from tests.chaos.stores import read_memory
+from tests.chaos.workload import Job, job, outcome_findings
+
+STORM = 12.0
+"""Virtual seconds in which faults are injected and instances are started."""
+CALM = 400.0
+"""Virtual seconds after the storm by which everything must have ended."""
+
+LEASE_TIME = 2.0
+
+_EPOCH = 1_700_000_000_000_000
+_MODULES_WITH_UUIDS = ("durable.client", "durable.worker.instances", "durable.worker.partitions")
+_MODULES_WITH_SLICES = ("durable.worker.instances", "durable.worker.loading")
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What a simulation does. ``skew`` is by how many seconds the clocks of neighbours differ."""
+
+    seed: int
+    hubs: int = 2
+    jobs: int = 8
+    failures: float = 0.1
+    crashes: float = 0.01
+    steals: bool = False
+    cache: int = 10_000
+    settles_on_commit: bool = False
+    slowness: float = 0.0
+    skew: float = 0.0
+
+
+@dataclass
+class Outcome:
+    """What became of a scenario: ``findings`` are broken promises, the rest says how rough it was."""
+
+    findings: list[str] = field(default_factory=list)
+    crashes: int = 0
+    acknowledged: int = 0
+    executions: int = 0
+    trace: list[str] = field(default_factory=list)
+
+
+class _StrictBackend(MemoryBackend):
+    """A store that is slow now and then, and sees to what its callers have promised."""
+
+    delay: Callable[[], float] = staticmethod(lambda: 0.0)
+
+    async def commit(self, commits: Sequence[Commit]) -> Sequence[CommitOutcome]:
+        names = [commit.checkpoint.instance_id for commit in commits]
+        if len(set(names)) < len(names):
+            raise AssertionError(f"a batch with two commits of an instance: {names}")
+        await self._lag()
+        return await super().commit(commits)
+
+    async def settle(self, commits: Sequence[Commit]) -> None:
+        await self._lag()
+        await super().settle(commits)
+
+    async def heartbeat(self, worker: WorkerInfo, now: int, ttl: int) -> Topology:
+        await self._lag()
+        return await super().heartbeat(worker, now, ttl)
+
+    async def annotate(self, annotations: Sequence[Annotation]) -> None:
+        await self._lag()
+        await super().annotate(annotations)
+
+    async def get(self, instance_ids: Sequence[str]) -> Sequence[InstanceRecord | None]:
+        await self._lag()
+        return await super().get(instance_ids)
+
+    async def _lag(self) -> None:
+        seconds = self.delay()
+        if seconds:
+            await asyncio.sleep(seconds)
+
+
+def simulate(scenario: Scenario) -> Outcome:
+    """Run a scenario from its first start to its judgement."""
+    with _everything_from(Random(scenario.seed)), asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        return runner.run(_Simulation(scenario).run())
+
+
+@contextmanager
+def _everything_from(random: Random) -> Iterator[None]:
+    """Make identifiers and slices from ``random``: else they would differ from run to run."""
+    clock = [0.0]
+
+    def uuid() -> UUID:
+        return UUID(int=random.getrandbits(128), version=4)
+
+    def perf_counter() -> float:
+        clock[0] += random.choice((0.0, 0.0, 0.001, 0.004))
+        return clock[0]
+
+    def describe(now: int) -> WorkerInfo:
+        own = os.getpid()
+        return WorkerInfo(f"worker-{uuid().hex[:8]}", uuid().hex, own, partitions._process_started(own), now)
+
+    with ExitStack() as stack:
+        for module in _MODULES_WITH_UUIDS:
+            stack.enter_context(patch(f"{module}.uuid4", uuid))
+        for module in _MODULES_WITH_SLICES:
+            stack.enter_context(patch(f"{module}.perf_counter", perf_counter))
+        stack.enter_context(patch("durable.worker.worker.version", lambda name: "of today"))  # reads files
+        stack.enter_context(patch("durable.worker.partitions._describe_this_process", describe))
+        yield
+
+
+class _Alarms(logging.Handler):
+    """Collects what live workers complain about; a dead one may say what it likes."""
+
+    def __init__(self, found: list[str]) -> None:
+        super().__init__(logging.ERROR)
+        self._found = found
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        if not isinstance(error, SimulatedCrash):
+            self._found.append(f"logged: {record.getMessage()} {error!r}")
+
+
+class _Simulation:
+    """One run. A *place* is where a hub is kept running: when it dies, a new one is started."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self._scenario = scenario
+        self._random = Random(f"{scenario.seed}/simulation")
+        self._store = MemoryStore()
+        self._hubs: dict[int, TaskHub] = {}
+        self._calm = False
+        self._stopping = asyncio.Event()
+        self._effects: list[Effect] = []
+        self._jobs: dict[str, Job] = {}
+        self._acknowledged: set[str] = set()
+        self._outcome = Outcome()
+
+    async def run(self) -> Outcome:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._loop_error)
+        workload.record_effects_with(self._record_effect)
+        log = logging.getLogger("durable.worker")
+        alarms = _Alarms(self._outcome.findings)
+        log.addHandler(alarms)
+        log.propagate = False
+        try:
+            await self._storm()
+            await self._judge()
+        finally:
+            log.removeHandler(alarms)
+            log.propagate = True
+        return self._outcome
+
+    async def _storm(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for place in range(self._scenario.hubs):
+                group.create_task(self._keep_hub(place))
+            starts = [group.create_task(self._start(number)) for number in range(self._scenario.jobs)]
+            thief = group.create_task(self._steal())
+            await asyncio.sleep(STORM)
+            self._calm = True
+            thief.cancel()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CALM):
+                    while not (all(start.done() for start in starts) and self._all_ended()):
+                        await asyncio.sleep(0.5)
+            for start in starts:
+                start.cancel()
+            self._stopping.set()
+
+    def _all_ended(self) -> bool:
+        return all(record.status in TERMINAL for record in self._store.records.values())
+
+    # --- hubs ----------------------------------------------------------------------------------
+
+    async def _keep_hub(self, place: int) -> None:
+        while not self._stopping.is_set():
+            try:
+                await self._run_hub(place)
+            except (SimulatedCrash, BackendUnavailable):
+                self._outcome.crashes += 1
+            except Exception as error:
+                self._outcome.findings.append(f"a worker ended by itself: {error!r}")
+            await asyncio.sleep(self._random.uniform(0.0, 1.0))
+
+    async def _run_hub(self, place: int) -> None:
+        dead = asyncio.Event()
+        inner = _StrictBackend(self._store, settles_on_commit=self._scenario.settles_on_commit)
+        inner.delay = self._delay
+        backend = FaultyBackend(inner, self._plan(place), on_crash=lambda operation: dead.set())
+        hub = TaskHub(backend, settings=self._settings(), clock=self._clock(place))
+        hub.include(workload.registry)
+        async with hub.worker():
+            self._hubs[place] = hub
+            try:
+                await self._until_dead_or_stopping(dead)
+                assert hub._worker is not None
+                if dead.is_set():
+                    await hub._worker.abandon()
+                    raise SimulatedCrash("killed")
+                if hub._worker.failure is not None:
+                    self._outcome.findings.append(f"a worker gave up: {hub._worker.failure!r}")
+            finally:
+                backend.crashed = backend.crashed or dead.is_set()
+                self._hubs.pop(place, None)
+
+    async def _until_dead_or_stopping(self, dead: asyncio.Event) -> None:
+        """A life ends at a store operation (the plan says so), at any other moment, or with the simulation."""
+        crashes = self._scenario.crashes
+        life = self._random.expovariate(crashes * 10) if crashes and not self._calm else None
+        waits = [asyncio.ensure_future(event.wait()) for event in (dead, self._stopping)]
+        await asyncio.wait(waits, timeout=life, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        if not self._stopping.is_set():
+            dead.set()
+
+    def _plan(self, place: int) -> Plan:
+        scenario, loop = self._scenario, asyncio.get_running_loop()
+        stormy = random_plan(self._random.getrandbits(32), failures=scenario.failures, crashes=scenario.crashes)
+
+        def plan(operation: str) -> Step:
+            step = Step() if self._calm else stormy(operation)
+            self._outcome.trace.append(f"{loop.time():.6f} {place} {operation} {step.fault.value}")
+            return step
+
+        return plan
+
+    def _delay(self) -> float:
+        slow = not self._calm and self._random.random() < self._scenario.slowness
+        return self._random.uniform(0.0, 3.0) if slow else 0.0
+
+    def _settings(self) -> Settings:
+        return Settings(
+            partitions=4,
+            lease_time=LEASE_TIME,
+            max_deliveries=10_000,
+            cache_instances=self._scenario.cache,
+            drain_time=5.0,
+            start_timeout=5.0,
+            blocked_turn=inf,
+        )
+
+    def _clock(self, place: int) -> Callable[[], int]:
+        loop = asyncio.get_running_loop()
+        ahead = int(place * self._scenario.skew * 1_000_000)
+        return lambda: _EPOCH + ahead + round(loop.time() * 1_000_000)
+
+    async def _steal(self) -> None:
+        """Give leases to other workers behind their owners' backs: two work on the same instances for a while."""
+        while self._scenario.steals:
+            await asyncio.sleep(self._random.uniform(0.05, 1.0))
+            workers = sorted(self._store.workers)
+            held = [lease for _, lease in sorted(self._store.leases.items())]
+            if workers and held:
+                lease = self._random.choice(held)
+                self._store.leases[lease.partition] = replace(lease, owner=self._random.choice(workers))
+
+    # --- starts --------------------------------------------------------------------------------
+
+    async def _start(self, number: int) -> None:
+        """Start a job through any hub, again and again until it is confirmed; some callers give up instead."""
+        name, given = f"job-{number}", job(number + self._scenario.seed % 7, threads=False)
+        await asyncio.sleep(self._random.uniform(0.0, STORM / 2))
+        self._jobs[name] = given
+        while name not in self._acknowledged:
+            hubs = [hub for _, hub in sorted(self._hubs.items())]
+            if hubs:
+                try:
+                    await self._random.choice(hubs).start(given.name, *given.args, instance_id=name)
+                except InstanceExistsError:
+                    self._acknowledged.add(name)  # an attempt of which no answer came back
+                except (DurableError, SimulatedCrash):
+                    if self._random.random() < 0.2:
+                        return
+                else:
+                    self._acknowledged.add(name)
+            await asyncio.sleep(0.5)
+
+    def _record_effect(self, context: ActivityContext) -> None:
+        self._effects.append((context.instance_id, context.execution_id, context.task_id, context.attempt))
+
+    # --- judgement -----------------------------------------------------------------------------
+
+    def _loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if not isinstance(error, SimulatedCrash):
+            self._outcome.findings.append(f"the loop reported: {context.get('message')} {error!r}")
+
+    async def _judge(self) -> None:
+        outcome = self._outcome
+        instances = read_memory(self._store)
+        outcome.findings += missing_instances(self._acknowledged, instances)
+        outcome.findings += findings(instances)
+        outcome.findings += unexplained_results(instances, self._effects)
+        outcome.findings += replay_findings(instances, workload.registry)
+        outcome.findings += outcome_findings(instances, self._jobs)
+        outcome.acknowledged = len(self._acknowledged)
+        outcome.executions = len(self._effects)
