@@ -18,7 +18,7 @@ UV_VENV := .venv-lock
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test bench lint lint-ruff lint-format lint-mypy lint-pyright lint-imports lock clean
+.PHONY: help setup demo test chaos bench lint lint-ruff lint-format lint-mypy lint-pyright lint-imports lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/make \1	\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -30,6 +30,9 @@ demo: $(STAMP)  ## run the demonstration
 
 test: $(STAMP)  ## run the tests; ARGS="-k name" is passed to pytest
 	$(BIN)/python -m pytest $(ARGS)
+
+chaos: $(STAMP)  ## kill workers at random; DURABLE_CHAOS_KILLS=1000 for longer
+	$(BIN)/python -m pytest tests/chaos $(ARGS)
 
 bench: $(STAMP)  ## run the benchmarks
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -14,15 +15,22 @@ from benchmarks.measuring import Result, measured, percentile, resident_bytes
 from benchmarks.recording import RecordingBackend, write_again
 from benchmarks.stores import Store
 from durable import OrchestrationContext, Orchestrator, Registry, TaskHub
-from durable.core.events import TaskCompleted, TimerCreated
+from durable.core.events import TaskCompleted
 
 CITIES = ["Tokyo", "Seattle", "London"]
 registry = Registry()
+forever_runs = threading.Event()
 
 
 @registry.activity
 async def say_hello(city: str) -> str:
     return f"Hello {city}!"
+
+
+@registry.activity
+async def forever() -> None:
+    forever_runs.set()
+    await asyncio.Event().wait()
 
 
 @registry.orchestrator
@@ -36,11 +44,11 @@ async def fan_out(ctx: OrchestrationContext, width: int) -> int:
 
 
 @registry.orchestrator
-async def steps(ctx: OrchestrationContext, count: int, then_sleep: bool = False) -> int:
+async def steps(ctx: OrchestrationContext, count: int, then_wait: bool = False) -> int:
     for n in range(count):
         await say_hello(str(n))
-    if then_sleep:
-        await asyncio.sleep(3600)
+    if then_wait:
+        await forever()
     return count
 
 
@@ -167,10 +175,11 @@ async def _one_instance(store: Store, title: str, orchestrator: Orchestrator[...
 async def w6_cold_replay(store: Store, size: int) -> Result:
     """An instance of ``size`` completed activities is loaded by a worker that does not know it; the host's lag."""
     url = store.fresh_url()
-    async with running(store, url, drain_time=1.0) as (hub, _):
+    async with running(store, url, drain_time=0.1) as (hub, _):
         handle = await hub.start(steps, size, True)
-        while not await _sleeps(hub, handle.instance_id):
-            await asyncio.sleep(0.2)
+        while not forever_runs.is_set():
+            await asyncio.sleep(0.05)
+        forever_runs.clear()
         events = len(await handle.history())
     lags: list[float] = []
     async with running(store, url) as (hub, _):
@@ -184,10 +193,6 @@ async def w6_cold_replay(store: Store, size: int) -> Result:
         store.name,
         {"events/s": events / span.wall, "ms": span.wall * 1e3, "longest host delay ms": max(lags, default=0.0) * 1e3},
     )
-
-
-async def _sleeps(hub: TaskHub, instance_id: str) -> bool:
-    return any(isinstance(event, TimerCreated) for event in await hub.get(instance_id).history())
 
 
 async def _heartbeat(lags: list[float]) -> None:

@@ -32,7 +32,7 @@ class Settings:
     start_timeout: float = 10.0
     """How long ``start`` waits for the store before it raises BackendUnavailable."""
     blocked_turn: float = 0.25
-    """A turn that keeps the thread longer than this is reported with its stack."""
+    """A turn that keeps the thread longer than this is reported with its stack; ``math.inf``: none is."""
 
     gc_threshold: int = 20_000
     """Young objects at which Python's garbage collector runs while a worker does (a setting of the whole

@@ -29,7 +29,7 @@ from durable.core.refusals import at_user_line, refuse_the_rest
 from durable.core.refusals import describe_frame as describe_frame
 from durable.core.refusals import user_line as user_line
 
-CALLBACK_LIMIT = 100_000
+CALLBACK_LIMIT = 1_000_000
 """Callbacks one event may cause before its turn counts as running away."""
 
 _KEEPS_TASK_PER_THREAD = sys.version_info >= (3, 14)

@@ -60,7 +60,7 @@ def refused(call: str, reason: str) -> NonDeterminismError:
 
 # --- where user code is --------------------------------------------------------------------
 
-_LIBRARIES = frozenset({"asyncio", "anyio", "concurrent", "contextlib", "durable", "threading"})
+LIBRARIES = frozenset({"asyncio", "anyio", "concurrent", "contextlib", "durable", "threading"})
 
 
 def user_line() -> str | None:
@@ -70,7 +70,7 @@ def user_line() -> str | None:
         module = frame.f_globals.get("__name__", "")
         if module == "durable.core.loop" and frame.f_code.co_name == "_swapped_in":
             return None  # further out is the host
-        if module.partition(".")[0] not in _LIBRARIES:
+        if module.partition(".")[0] not in LIBRARIES:
             return describe_frame(frame)
         frame = frame.f_back
     return None

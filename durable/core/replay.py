@@ -24,7 +24,6 @@ from durable.core.context import (
 from durable.core.errors import (
     ActivityFailedError,
     FailureDetails,
-    LoopDiscardedError,
     NonDeterminismError,
     StuckOrchestrationError,
 )
@@ -48,11 +47,14 @@ from durable.core.events import (
 from durable.core.futures import DurableCall, DurableFuture, Future, Task
 from durable.core.ids import hash_salt
 from durable.core.loop import Handle, user_line
-from durable.core.refusals import _LIBRARIES, describe_frame
+from durable.core.refusals import LIBRARIES, describe_frame
 from durable.core.state import RuntimeStatus
 
 Begin: TypeAlias = Callable[[OrchestrationContext, str], Coroutine[Any, Any, Any]]
 """Makes the orchestrator's coroutine from its context and its encoded arguments."""
+
+_FOREVER = 7_000 * 365.25 * 86_400
+"""Seconds that stand for ``asyncio.sleep(math.inf)``: within what a datetime can show."""
 
 _FOREIGN_FUTURE = "attached to a different loop"
 
@@ -206,7 +208,7 @@ class Orchestration:
             raise self._stuck()
 
     def _fire_at(self, handle: Handle) -> int:
-        return self.started.timestamp + ceil(handle.when() * 1_000_000)
+        return self.started.timestamp + ceil(min(handle.when(), _FOREVER) * 1_000_000)
 
     # --- the end of an execution ---------------------------------------------------------------
 
@@ -285,8 +287,7 @@ class Orchestration:
         self._custom_status = self.services.encode(status, "the custom status")
 
     def _refuse_when_finished(self, what: str) -> None:
-        if self.loop.is_closed():
-            raise LoopDiscardedError("this instance was evicted from memory; its code must not run on")
+        self.loop.check_not_discarded()
         if self._finished:
             raise asyncio.CancelledError(f"{what} was asked for after the orchestrator returned; await it before")
 
@@ -373,7 +374,7 @@ def _where(task: Task) -> str:
     coro: Any = task.get_coro()
     while coro is not None:
         frame = getattr(coro, "cr_frame", None)
-        if frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] not in _LIBRARIES:
+        if frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] not in LIBRARIES:
             place = describe_frame(frame)
         coro = getattr(coro, "cr_await", None)
     return place
