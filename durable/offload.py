@@ -65,13 +65,6 @@ async def store_large_input(backend: Backend, record: InstanceRecord) -> Instanc
     return shrunk
 
 
-def has_large(commit: Commit) -> bool:
-    """Whether a value of ``commit`` is above the threshold."""
-    values = [getattr(commit.record, field) for field in _RECORD_FIELDS]
-    values += [getattr(event, _FIELD[type(event)]) for event in commit.checkpoint.events if type(event) in _FIELD]
-    return any(value is not None and len(value) > THRESHOLD for value in values)
-
-
 async def restore_checkpoints(backend: Backend, checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
     """``checkpoints`` of one instance with references replaced by their values.
 

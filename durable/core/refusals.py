@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
+from functools import lru_cache
 from inspect import iscoroutinefunction
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any, NoReturn
 
 from durable.core.errors import NonDeterminismError
@@ -70,7 +71,7 @@ def user_line() -> str | None:
         module = frame.f_globals.get("__name__", "")
         if module == "durable.core.loop" and frame.f_code.co_name == "_swapped_in":
             return None  # further out is the host
-        if module.partition(".")[0] not in LIBRARIES:
+        if is_user_module(module):
             return describe_frame(frame)
         frame = frame.f_back
     return None
@@ -82,7 +83,17 @@ def at_user_line() -> str:
     return f" (at {line})" if line else ""
 
 
+@lru_cache(maxsize=4096)
+def is_user_module(name: str) -> bool:
+    """Whether a module is neither ours nor of a library that runs callbacks for the user."""
+    return name.partition(".")[0] not in LIBRARIES
+
+
 def describe_frame(frame: FrameType) -> str:
     """``file.py:12 in function``: short, and free of the machine's paths."""
-    code = frame.f_code
-    return f"{code.co_filename.replace(chr(92), '/').rpartition('/')[2]}:{frame.f_lineno} in {code.co_qualname}"
+    return _describe(frame.f_code, frame.f_lineno)
+
+
+@lru_cache(maxsize=4096)
+def _describe(code: CodeType, line: int) -> str:
+    return f"{code.co_filename.replace(chr(92), '/').rpartition('/')[2]}:{line} in {code.co_qualname}"

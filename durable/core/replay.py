@@ -47,7 +47,7 @@ from durable.core.events import (
 from durable.core.futures import DurableCall, DurableFuture, Future, Task
 from durable.core.ids import hash_salt
 from durable.core.loop import Handle, user_line
-from durable.core.refusals import LIBRARIES, describe_frame
+from durable.core.refusals import describe_frame, is_user_module
 from durable.core.state import RuntimeStatus
 
 Begin: TypeAlias = Callable[[OrchestrationContext, str], Coroutine[Any, Any, Any]]
@@ -374,7 +374,7 @@ def _where(task: Task) -> str:
     coro: Any = task.get_coro()
     while coro is not None:
         frame = getattr(coro, "cr_frame", None)
-        if frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] not in LIBRARIES:
+        if frame is not None and is_user_module(frame.f_globals.get("__name__", "")):
             place = describe_frame(frame)
         coro = getattr(coro, "cr_await", None)
     return place

@@ -18,6 +18,7 @@ from uuid import uuid4
 from durable.backend import Checkpoint, Commit, CommitOutcome, InstanceRecord
 from durable.clock import Clock
 from durable.core.events import ArrivedEvent, HistoryEvent, TaskCancelRequested, TaskScheduled
+from durable.offload import THRESHOLD
 from durable.settings import Settings
 from durable.worker.committer import Committer
 from durable.worker.live import LiveInstance, Phase, Turn, project
@@ -156,7 +157,7 @@ class Instances:
     def _commit(self, instance: LiveInstance, events: tuple[HistoryEvent, ...]) -> None:
         instance.turn = None
         instance.phase = Phase.COMMITTING
-        instance.absorb(events)
+        largest = instance.absorb(events)
         instance.rev += 1
         self._tokens += 1
         record = project(instance.record, instance.state, instance.rev, instance.recoveries)
@@ -171,7 +172,8 @@ class Instances:
         )
         instance.next_seq += 1
         commit = Commit(checkpoint, record, create=not instance.created)
-        self._committer.submit(commit, partial(self._committed, instance, commit))
+        large = max(largest, len(record.custom_status or "")) > THRESHOLD
+        self._committer.submit(commit, partial(self._committed, instance, commit), large=large)
 
     def _committed(self, instance: LiveInstance, commit: Commit, outcome: CommitOutcome) -> None:
         created, instance.on_created = instance.on_created, None

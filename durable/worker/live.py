@@ -10,9 +10,12 @@ from typing import TypeAlias
 from durable.backend import CommitOutcome, InstanceRecord
 from durable.core.events import (
     ArrivedEvent,
+    CustomStatusSet,
     ExecutionCompleted,
     ExecutionStarted,
     HistoryEvent,
+    OrchestratorCompleted,
+    OrchestratorStarted,
     TaskCompleted,
     TaskScheduled,
     TimerFired,
@@ -23,7 +26,7 @@ from durable.core.state import InstanceState
 MAX_ARRIVED = 500
 """Events one turn takes in; more wait for the next turn."""
 
-_BASE_SIZE = 4096
+_BASE_SIZE, _EVENT_SIZE = 4096, 100  # bytes, estimated
 
 Turn: TypeAlias = Iterator[tuple[HistoryEvent, ...] | None]
 """A turn under way: pauses after each event, and gives the turn's events as its last item."""
@@ -79,20 +82,25 @@ class LiveInstance:
             if task_id not in answered and self.state.accepts(event):
                 answered.add(task_id)
                 arrived.append(event)
-        arrived += [fired for fired in self.state.due_timers(now) if fired.task_id not in answered]
+        if self.state.timers:
+            arrived += [fired for fired in self.state.due_timers(now) if fired.task_id not in answered]
         self.taken = arrived
         return arrived
 
     def turn_time(self, arrived: Iterable[ArrivedEvent], now: int) -> int:
         """The time of a turn: never before the last one, nor before a timer it takes in."""
-        fires = [event.fire_at for event in arrived if isinstance(event, TimerFired)]
-        return max(now, self.state.last_timestamp, *fires)
+        fires = (event.fire_at for event in arrived if type(event) is TimerFired)
+        return max(now, self.state.last_timestamp, max(fires, default=0))
 
-    def absorb(self, events: Iterable[HistoryEvent]) -> None:
-        """Take committed (or about to be committed) events into account."""
+    def absorb(self, events: Iterable[HistoryEvent]) -> int:
+        """Take committed (or about to be committed) events into account; returns the size of their largest value."""
+        apply, largest = self.state.apply, 0
         for event in events:
-            self.state.apply(event)
-            self.size += _size(event)
+            apply(event)
+            payload = _payload_size(event)
+            self.size += _EVENT_SIZE + payload
+            largest = max(largest, payload)
+        return largest
 
 
 def start_event(record: InstanceRecord, now: int, runtime: str) -> ExecutionStarted:
@@ -134,13 +142,17 @@ def project(record: InstanceRecord, state: InstanceState, rev: int, recoveries: 
     )
 
 
-def _size(event: HistoryEvent) -> int:
+def _payload_size(event: HistoryEvent) -> int:
     match event:
+        case OrchestratorStarted() | OrchestratorCompleted():
+            return 0
         case TaskScheduled() | ExecutionStarted():
-            return 200 + len(event.input)
+            return len(event.input)
         case TaskCompleted():
-            return 100 + len(event.result)
+            return len(event.result)
         case ExecutionCompleted():
-            return 100 + len(event.result or "")
+            return len(event.result or "")
+        case CustomStatusSet():
+            return len(event.status)
         case _:
-            return 50
+            return 0

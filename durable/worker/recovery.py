@@ -8,24 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
-from durable.backend import Annotation, Backend, BackendUnavailable, CommitOutcome
+from durable.backend import Annotation, Backend, CommitOutcome
 from durable.core.events import ArrivedEvent
 from durable.offload import store_large_input
 from durable.worker.instances import Effects, Instances
 from durable.worker.live import LiveInstance
 from durable.worker.loading import Loader
+from durable.worker.patience import Patience
 
 T = TypeVar("T")
 
 _log = logging.getLogger("durable.worker")
 
 CONCURRENT_LOADS = 16
-_STORE_RETRY = 0.5
 _FIRST_PARKED, _LAST_PARKED = 1.0, 300.0
 
 
@@ -44,9 +44,16 @@ class Recovery:
     """Loads instances on demand and parks those that cannot go on."""
 
     def __init__(
-        self, backend: Backend, loader: Loader, instances: Instances, effects: Effects, owns: Callable[[str], bool]
+        self,
+        backend: Backend,
+        patience: Patience,
+        loader: Loader,
+        instances: Instances,
+        effects: Effects,
+        owns: Callable[[str], bool],
     ) -> None:
         self._backend = backend
+        self._patience = patience
         self._loader = loader
         self._instances = instances
         self._effects = effects
@@ -140,7 +147,9 @@ class Recovery:
     async def _bring_in(self, instance_id: str, away: _Away) -> None:
         async with self._loads:
             try:
-                loaded = await self._patiently(lambda: self._loader.load(instance_id, away.execution_id, away.mailbox))
+                loaded = await self._patience.insist(
+                    lambda: self._loader.load(instance_id, away.execution_id, away.mailbox)
+                )
             except Exception as error:
                 await self._park(instance_id, away, error)
                 return
@@ -163,8 +172,8 @@ class Recovery:
 
     async def _create_parked(self, instance: LiveInstance, instance_id: str, away: _Away, error: Exception) -> None:
         """Confirm the start of an instance whose very first turn failed: it exists, and shows its problem."""
-        record = await self._patiently(lambda: store_large_input(self._backend, instance.record))
-        existing = (await self._patiently(lambda: self._backend.create_instances([record])))[0]
+        record = await self._patience.insist(lambda: store_large_input(self._backend, instance.record))
+        existing = (await self._patience.insist(lambda: self._backend.create_instances([record])))[0]
         if instance.on_created is not None:
             instance.on_created(CommitOutcome.COMMITTED if existing is None else CommitOutcome.EXISTS)
         away.mailbox.clear()  # the record is the start message from here on
@@ -179,17 +188,9 @@ class Recovery:
         delay = min(_FIRST_PARKED * 2 ** (away.failures - 1), _LAST_PARKED)
         problem = f"{type(error).__name__}: {error}"
         _log.error("instance %r is parked, next try in %g s: %s", instance_id, delay, problem, exc_info=error)
-        record = await self._patiently(lambda: self._backend.get([instance_id]))
+        record = await self._patience.insist(lambda: self._backend.get([instance_id]))
         if record[0] is not None:
             note = Annotation(instance_id, record[0].rev, problem, record[0].recoveries)
-            await self._patiently(lambda: self._backend.annotate([note]))
+            await self._patience.insist(lambda: self._backend.annotate([note]))
         if self._away.get(instance_id) is away:
             away.retry = asyncio.get_running_loop().call_later(delay, self._load, instance_id, away)
-
-    async def _patiently(self, operation: Callable[[], Awaitable[T]]) -> T:
-        """The result of ``operation``, tried until the store answers."""
-        while True:
-            try:
-                return await operation()
-            except BackendUnavailable:
-                await asyncio.sleep(_STORE_RETRY)

@@ -28,6 +28,7 @@ from durable.worker.instances import Instances
 from durable.worker.live import LiveInstance
 from durable.worker.loading import Loader
 from durable.worker.partitions import Partitions
+from durable.worker.patience import Patience
 from durable.worker.recovery import Recovery
 from durable.worker.scanning import Scanner
 from durable.worker.timers import WakeUps
@@ -74,10 +75,11 @@ class Worker:
             threads=settings.activity_threads,
             max_deliveries=settings.max_deliveries,
         )
-        self._committer = Committer(backend, self._fail)
+        patience = self._patience = Patience()
+        self._committer = Committer(backend, patience, self._fail)
         self._instances = Instances(self._committer, self, clock, settings, self._watchdog)
         self._loader = Loader(backend, registry, clock, self._watchdog, runtime, self._activities.__contains__)
-        self._recovery = Recovery(backend, self._loader, self._instances, self, self.owns)
+        self._recovery = Recovery(backend, patience, self._loader, self._instances, self, self.owns)
         self._wakeups = WakeUps(clock, self._recovery.wake)
         self._scanner = Scanner(backend, clock, lambda: self._partitions.owned, self._found)
 
@@ -88,7 +90,7 @@ class Worker:
     @property
     def healthy(self) -> bool:
         """Whether the worker runs and its store answers."""
-        return self.failure is None and self._committer.available and self._partitions.available
+        return self.failure is None and self._patience.available and self._partitions.available
 
     def owns(self, instance_id: str) -> bool:
         """Whether this worker should work on the instance."""
@@ -110,6 +112,7 @@ class Worker:
         anyio_order.install()
         self._watchdog.start()
         self._collector.raise_it()
+        self._committer.start()
         await self._partitions.beat()
         self._spawn(self._partitions.run(), "partitions")
         self._spawn(self._scanner.run(), "scan")
