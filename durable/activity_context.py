@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from dataclasses import dataclass
+
+from durable.core.values import value
 
 _current: ContextVar[ActivityContext] = ContextVar("durable_activity")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ActivityContext:
     """One attempt of one activity call.
 

@@ -19,7 +19,6 @@ The commit protocol (docs/design.md has the argument, tests/core the model):
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from importlib.metadata import entry_points
 from typing import Protocol
@@ -28,6 +27,7 @@ from urllib.parse import urlsplit
 from durable.core.errors import DurableError, FailureDetails
 from durable.core.events import HistoryEvent
 from durable.core.state import RuntimeStatus
+from durable.core.values import value
 
 # --- errors ----------------------------------------------------------------------------
 
@@ -47,7 +47,7 @@ class BackendClosed(BackendError):  # noqa: N818
 # --- values ----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Checkpoint:
     """One committed turn: the unit of history, appended once and never changed.
 
@@ -66,7 +66,7 @@ class Checkpoint:
     recoveries: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class InstanceRecord:
     """One row per instance: the projection of its history that is indexed and queried.
 
@@ -96,7 +96,7 @@ class InstanceRecord:
     recoveries: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Message:
     """Something sent to an instance. ``message_id`` is deterministic, so that sending it again changes nothing."""
 
@@ -107,7 +107,7 @@ class Message:
     event: HistoryEvent
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Commit:
     """A checkpoint with what follows from it.
 
@@ -131,7 +131,7 @@ class CommitOutcome(Enum):
     EXISTS = "exists"  # ``create`` was asked, but an instance of that id was there already; nothing written
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Wakeup:
     """An instance that has something to do, and since when or from when (``due_at``, 0 = now)."""
 
@@ -139,7 +139,7 @@ class Wakeup:
     due_at: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Annotation:
     """A change to a record that no checkpoint carries: why it does not move, how often it was recovered."""
 
@@ -149,7 +149,7 @@ class Annotation:
     recoveries: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class WorkerInfo:
     """A worker as the others see it. ``host`` names the machine and process namespace that ``pid`` belongs to."""
 
@@ -160,7 +160,7 @@ class WorkerInfo:
     started_at: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PartitionLease:
     """Who should work on a partition, and until when. ``owner`` None: nobody."""
 
@@ -169,7 +169,7 @@ class PartitionLease:
     expires_at: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Topology:
     """The workers whose heartbeat has not expired, and all partitions."""
 
@@ -177,7 +177,7 @@ class Topology:
     leases: tuple[PartitionLease, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Query:
     """Which records to list: all conditions must hold, an empty one always does.
 
@@ -193,7 +193,7 @@ class Query:
     continuation: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Page:
     """One page of records; ``continuation`` is None on the last one."""
 
@@ -201,7 +201,7 @@ class Page:
     continuation: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Hint:
     """Something changed: this instance, or (None) some instance. A hint may be lost and is never needed."""
 

@@ -14,16 +14,17 @@ OrchestratorCompleted. A *command* is a decision event that is not committed yet
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TypeAlias
 
 from durable.core.errors import FailureDetails
+from durable.core.values import value
 
 ORDER_RULE = 1
 """Version of the rule "apply one event, run to quiescence, next event" (``ExecutionStarted.engine``)."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ExecutionStarted:
     """The first event of an execution. ``input`` holds the encoded arguments."""
 
@@ -40,7 +41,7 @@ class ExecutionStarted:
     runtime: str | None = None  # Python and anyio versions: callback order may differ between them
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class OrchestratorStarted:
     """A turn ran at ``timestamp``; this is the time the orchestrator sees in that turn."""
 
@@ -48,7 +49,7 @@ class OrchestratorStarted:
     timestamp: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TaskScheduled:
     """The orchestrator called an activity. ``at`` is the calling source line, for messages only."""
 
@@ -61,7 +62,7 @@ class TaskScheduled:
     at: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TaskCompleted:
     """An activity ended well. ``attempt`` counts deliveries; ``started_at`` is the attempt's start."""
 
@@ -74,7 +75,7 @@ class TaskCompleted:
     worker: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TaskFailed:
     """An activity raised, timed out, or was given up as poison."""
 
@@ -87,7 +88,7 @@ class TaskFailed:
     worker: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TaskCancelRequested:
     """The orchestrator no longer waits for this activity or timer; its outcome is not recorded."""
 
@@ -96,7 +97,7 @@ class TaskCancelRequested:
     task_id: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TimerCreated:
     type: str = field(init=False, default="TimerCreated", repr=False)
     timestamp: int
@@ -105,7 +106,7 @@ class TimerCreated:
     at: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TimerFired:
     type: str = field(init=False, default="TimerFired", repr=False)
     timestamp: int
@@ -113,14 +114,14 @@ class TimerFired:
     fire_at: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CustomStatusSet:
     type: str = field(init=False, default="CustomStatusSet", repr=False)
     timestamp: int
     status: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class OrchestratorCompleted:
     """The turn came to rest; the events up to here are one checkpoint."""
 
@@ -128,7 +129,7 @@ class OrchestratorCompleted:
     timestamp: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ExecutionCompleted:
     """The execution ended: ``status`` is ``"Completed"`` with ``result`` or ``"Failed"`` with ``failure``."""
 
@@ -160,7 +161,7 @@ Decision: TypeAlias = TaskScheduled | TaskCancelRequested | TimerCreated | Custo
 """Events that the orchestrator's code causes; before the commit they are commands."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RecordedTurn:
     """One committed turn, taken apart: what arrived, when it ran, what the code decided."""
 
