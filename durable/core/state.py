@@ -97,15 +97,15 @@ class InstanceState:
     def apply(self, event: HistoryEvent) -> None:
         """Fold one event."""
         self.length += 1
-        match event:
-            case TaskScheduled():
-                self.activities[event.task_id] = event
-            case TaskCompleted() | TaskFailed():
-                self.activities.pop(event.task_id, None)
+        match event:  # the most frequent first
             case OrchestratorStarted():
                 self.last_timestamp = event.timestamp
             case OrchestratorCompleted():
                 pass
+            case TaskScheduled():
+                self.activities[event.task_id] = event
+            case TaskCompleted() | TaskFailed():
+                self.activities.pop(event.task_id, None)
             case TimerCreated():
                 self.timers[event.task_id] = event.fire_at
             case TimerFired():

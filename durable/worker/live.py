@@ -98,8 +98,9 @@ class LiveInstance:
         for event in events:
             apply(event)
             payload = _payload_size(event)
+            if payload > largest:
+                largest = payload
             self.size += _EVENT_SIZE + payload
-            largest = max(largest, payload)
         return largest
 
 
