@@ -15,7 +15,7 @@ from durable.backend import Backend, Commit, InstanceRecord
 from durable.core.events import CustomStatusSet
 from durable.worker.patience import Patience
 
-DELAY = 0.1
+DELAY = 0.5
 """Seconds for which the records of instances that are merely under way may lag behind."""
 
 
@@ -49,8 +49,9 @@ class Settler:
 
     async def drain(self) -> None:
         """Wait until everything is settled, without delay."""
-        self._hurry.set()
-        await self._quiet.wait()
+        if not self._quiet.is_set():
+            self._hurry.set()
+            await self._quiet.wait()
 
     async def run(self) -> None:
         """Settle until cancelled."""
