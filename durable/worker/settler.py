@@ -68,6 +68,7 @@ class Settler:
                 if self._ahead.get(commit.record.instance_id) is commit.record:
                     del self._ahead[commit.record.instance_id]
             if not self._unsettled:
+                self._hurry.clear()  # whoever hurried meanwhile has what he waited for
                 self._quiet.set()
 
 
