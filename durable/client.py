@@ -33,7 +33,7 @@ from durable.waiting import Waiters
 
 R = TypeVar("R")
 
-LocalStart: TypeAlias = Callable[[InstanceRecord, Callable[[CommitOutcome], None]], bool]
+LocalStart: TypeAlias = Callable[[InstanceRecord, Callable[[CommitOutcome | None], None]], bool]
 """Takes a start into this process if it can (see ``Worker.start_instance``)."""
 
 _STORE_RETRY = 0.2
@@ -149,9 +149,9 @@ class Client:
 
     async def _start_here(self, record: InstanceRecord) -> CommitOutcome | None:
         """Start in this process, the creation and the first checkpoint in one commit; None when that cannot be."""
-        committed: asyncio.Future[CommitOutcome] = asyncio.get_running_loop().create_future()
+        committed: asyncio.Future[CommitOutcome | None] = asyncio.get_running_loop().create_future()
 
-        def done(outcome: CommitOutcome) -> None:
+        def done(outcome: CommitOutcome | None) -> None:
             if not committed.done():
                 committed.set_result(outcome)
 

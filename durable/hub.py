@@ -138,7 +138,7 @@ class TaskHub(Registry):
         except BackendUnavailable as error:
             _log.warning("hints from the store stopped, polling goes on: %s", error)
 
-    def _start_in_worker(self, record: InstanceRecord, done: Callable[[CommitOutcome], None]) -> bool:
+    def _start_in_worker(self, record: InstanceRecord, done: Callable[[CommitOutcome | None], None]) -> bool:
         return self._worker is not None and self._worker.start_instance(record, done)
 
     def _hint_worker(self, instance_id: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from functools import partial
 from time import perf_counter
 from typing import Protocol
@@ -36,6 +36,10 @@ class Effects(Protocol):
         ...
 
     def cancel_activity(self, instance: LiveInstance, task_id: int) -> None: ...
+
+    def keep_activities(self, instance_id: str, task_ids: Set[int]) -> None:
+        """Cancel those activities of the instance that are not among ``task_ids``."""
+        ...
 
     def wake_at(self, instance: LiveInstance) -> None:
         """The instance is at rest until ``instance.state.due_at``."""
@@ -102,6 +106,9 @@ class Instances:
             del self._live[instance.instance_id]
         instance.orchestration.discard()
         instance.turn = None
+        if instance.on_created is not None and instance.phase is not Phase.COMMITTING:
+            instance.on_created(None)
+            instance.on_created = None
 
     # --- turns -------------------------------------------------------------------------------
 

@@ -28,6 +28,9 @@ MAX_ARRIVED = 500
 
 _BASE_SIZE, _EVENT_SIZE = 4096, 100  # bytes, estimated
 
+Created: TypeAlias = Callable[[CommitOutcome | None], None]
+"""Hears of the commit that creates an instance; None: it was dropped before, and is not created."""
+
 Turn: TypeAlias = Iterator[tuple[HistoryEvent, ...] | None]
 """A turn under way: pauses after each event, and gives the turn's events as its last item."""
 
@@ -58,7 +61,7 @@ class LiveInstance:
     recoveries: int = 0
     size: int = _BASE_SIZE
     created: bool = True
-    on_created: Callable[[CommitOutcome], None] | None = None
+    on_created: Created | None = None
     turn: Turn | None = None
     taken: list[ArrivedEvent] = field(default_factory=list)  # by the turn that is not committed yet
     failures: int = 0

@@ -10,12 +10,10 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, TypeVar
 
-from durable.backend import Annotation, Backend, CommitOutcome
+from durable.backend import Annotation, Backend
 from durable.core.events import ArrivedEvent
-from durable.offload import store_large_input
 from durable.worker.instances import Effects, Instances
 from durable.worker.live import LiveInstance
 from durable.worker.loading import Loader
@@ -38,6 +36,7 @@ class _Away:
     failures: int = 0
     loading: asyncio.Task[None] | None = None
     retry: asyncio.TimerHandle | None = None
+    lost_race: bool = False  # another owner wrote its history; what runs here may be over
 
 
 class Recovery:
@@ -92,18 +91,21 @@ class Recovery:
 
     def left(self, instance: LiveInstance, error: Exception | None) -> None:
         """Take over a live instance that was dropped: load it again; park it when that does not help."""
+        instance_id = instance.instance_id
         events = [*instance.taken, *instance.mailbox]
         away = _Away(events, instance.record.execution_id, failures=instance.failures)
         if error is None:
-            self._load(instance.instance_id, away)
-        elif instance.failures == 0 and instance.created:
+            away.lost_race = True
+            self._load(instance_id, away)
+        elif not instance.created:
+            pass  # whoever starts it was told, and creates its record first; it is brought in from there
+        elif instance.failures == 0:
             # What is in memory may be at fault; history is not. Try once more from there.
             away.failures = 1
-            self._load(instance.instance_id, away)
+            self._load(instance_id, away)
         else:
-            self._away[instance.instance_id] = away
-            work = self._park if instance.created else partial(self._create_parked, instance)
-            self._start(instance.instance_id, away, work(instance.instance_id, away, error))
+            self._away[instance_id] = away
+            self._start(instance_id, away, self._park(instance_id, away, error))
 
     def forget(self, instance_id: str) -> None:
         """Drop what waits for an instance whose partition belongs to somebody else now."""
@@ -158,6 +160,10 @@ class Recovery:
                 loaded.instance.orchestration.discard()
             return
         del self._away[instance_id]
+        if away.lost_race:
+            self._effects.keep_activities(
+                instance_id, set() if loaded is None else set(loaded.instance.state.activities)
+            )
         if loaded is None:
             return
         instance = loaded.instance
@@ -169,18 +175,6 @@ class Recovery:
             self._effects.start_activity(instance, scheduled, number)
 
     # --- parking -------------------------------------------------------------------------------
-
-    async def _create_parked(self, instance: LiveInstance, instance_id: str, away: _Away, error: Exception) -> None:
-        """Confirm the start of an instance whose very first turn failed: it exists, and shows its problem."""
-        record = await self._patience.insist(lambda: store_large_input(self._backend, instance.record))
-        existing = (await self._patience.insist(lambda: self._backend.create_instances([record])))[0]
-        if instance.on_created is not None:
-            instance.on_created(CommitOutcome.COMMITTED if existing is None else CommitOutcome.EXISTS)
-        away.mailbox.clear()  # the record is the start message from here on
-        if existing is None:
-            await self._park(instance_id, away, error)
-        elif self._away.get(instance_id) is away:
-            self._load(instance_id, away)
 
     async def _park(self, instance_id: str, away: _Away, error: Exception) -> None:
         """Show the problem in the instance's record, and try again later."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import platform
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence, Set
 from importlib.metadata import version
 from typing import Any
 
 from durable import anyio_order
-from durable.backend import Annotation, Backend, BackendUnavailable, CommitOutcome, Hint, InstanceRecord, Wakeup
+from durable.backend import Annotation, Backend, BackendUnavailable, Hint, InstanceRecord, Wakeup
 from durable.clock import Clock
 from durable.core.errors import UnknownFunctionError
 from durable.core.events import TaskScheduled
@@ -25,7 +25,7 @@ from durable.worker.activities import ActivityRunner, Attempt, Outcome
 from durable.worker.collector import CollectorThreshold
 from durable.worker.committer import Committer
 from durable.worker.instances import Instances
-from durable.worker.live import LiveInstance
+from durable.worker.live import Created, LiveInstance
 from durable.worker.loading import Loader
 from durable.worker.partitions import Partitions
 from durable.worker.patience import Patience
@@ -187,7 +187,7 @@ class Worker:
 
     # --- what comes in -------------------------------------------------------------------------
 
-    def start_instance(self, record: InstanceRecord, done: Callable[[CommitOutcome], None]) -> bool:
+    def start_instance(self, record: InstanceRecord, done: Created) -> bool:
         """Create an instance together with its first checkpoint, and tell ``done`` of the commit.
 
         False when it has to be created in the store first: another worker's, draining, or its id is in use here.
@@ -240,6 +240,11 @@ class Worker:
 
     def cancel_activity(self, instance: LiveInstance, task_id: int) -> None:
         self._activities.cancel((instance.record.instance_id, instance.record.execution_id, task_id))
+
+    def keep_activities(self, instance_id: str, task_ids: Set[int]) -> None:
+        for attempt in self._activities:
+            if attempt.instance_id == instance_id and attempt.scheduled.task_id not in task_ids:
+                self._activities.cancel(attempt.key)
 
     def wake_at(self, instance: LiveInstance) -> None:
         state = instance.state
