@@ -70,10 +70,9 @@ class Committer:
 
     async def drain(self) -> None:
         """Wait until everything submitted is committed and settled. Raises what a task of the committer failed with."""
-        for part in (self._quiet.wait(), self._settler.drain()):
-            waiting = asyncio.ensure_future(part)
-            await asyncio.wait([waiting, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
-            waiting.cancel()
+        for quiet in (self._quiet.wait, self._settler.drain):
+            if self._failed is None:
+                await quiet()  # which a failure ends, too
             if self._failed is not None:
                 raise self._failed
 
@@ -115,4 +114,6 @@ class Committer:
         """A failure here is a broken store or a bug: nothing may go on as if it had been written."""
         if not task.cancelled() and (error := task.exception()) is not None:
             self._failed = error
+            self._quiet.set()
+            self._settler.release()
             self._on_failure(error)

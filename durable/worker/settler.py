@@ -53,6 +53,10 @@ class Settler:
             self._hurry.set()
             await self._quiet.wait()
 
+    def release(self) -> None:
+        """Let go of those who wait: nothing more will be settled."""
+        self._quiet.set()
+
     async def run(self) -> None:
         """Settle until cancelled."""
         while True:
