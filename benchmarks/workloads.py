@@ -174,14 +174,14 @@ async def _one_instance(store: Store, title: str, orchestrator: Orchestrator[...
 async def w6_cold_replay(store: Store, size: int) -> Result:
     """An instance of ``size`` completed activities is loaded by a worker that does not know it; the host's lag."""
     url = store.fresh_url()
+    forever_runs.clear()
     async with running(store, url, drain_time=0.1) as (hub, _):
         handle = await hub.start(steps, size, True)
         while not forever_runs.is_set():
             await asyncio.sleep(0.05)
-        forever_runs.clear()
         events = len(await handle.history())
     lags: list[float] = []
-    async with running(store, url) as (hub, _):
+    async with running(store, url, drain_time=0.1) as (hub, _):
         beat = asyncio.create_task(_heartbeat(lags))
         with measured() as span:
             while not hub._is_live(handle.instance_id):

@@ -12,7 +12,7 @@ import threading
 from asyncio import events as _events
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
 
 from durable.anyio_order import install
 from durable.core.futures import DurableFuture, Task
@@ -26,6 +26,9 @@ else:
     _Loop = DeterministicLoop
 
 T = TypeVar("T")
+
+
+ExceptionHandler: TypeAlias = Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object]
 
 
 class DeadlockError(RuntimeError):
@@ -198,13 +201,21 @@ class VirtualLoop(_Loop):
     def set_debug(self, enabled: bool) -> None:
         self._debug = enabled
 
-    # These read the two attributes before them and nothing else of a loop.
-    _exception_handler = None
-    _current_handle = None
-    get_exception_handler = asyncio.BaseEventLoop.get_exception_handler
-    set_exception_handler = asyncio.BaseEventLoop.set_exception_handler
-    default_exception_handler = asyncio.BaseEventLoop.default_exception_handler
-    call_exception_handler = asyncio.BaseEventLoop.call_exception_handler
+    # asyncio's own handling of exceptions reads these two attributes and nothing else of a loop.
+    _exception_handler: ExceptionHandler | None = None
+    _current_handle: Any = None
+
+    def get_exception_handler(self) -> ExceptionHandler | None:
+        return self._exception_handler
+
+    def set_exception_handler(self, handler: ExceptionHandler | None) -> None:
+        asyncio.BaseEventLoop.set_exception_handler(self, handler)
+
+    def default_exception_handler(self, context: dict[str, Any]) -> None:
+        asyncio.BaseEventLoop.default_exception_handler(self, context)
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        asyncio.BaseEventLoop.call_exception_handler(self, context)
 
 
 def _stop_loop_of(future: asyncio.Future[Any]) -> None:
