@@ -3,34 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import platform
 import sqlite3
-from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from statistics import median
 
-from benchmarks import workloads as w
 from benchmarks.measuring import Result
+from benchmarks.plan import in_a_process, plan
 from benchmarks.stores import Store
-
-
-def _plan(store: Store, quick: bool, only: str) -> list[tuple[str, Callable[[], Awaitable[Result]]]]:
-    slow_store = store.name == "mongodb"
-    small = quick or slow_store
-    plan: list[tuple[str, Callable[[], Awaitable[Result]]]] = [
-        ("W1-latency", lambda: w.w1_latency(store, 50 if small else 500)),
-        ("W1-throughput", lambda: w.w1_throughput(store, 400 if small else 5000)),
-        ("W2", lambda: w.w2_fan_out(store)),
-        ("W3", lambda: w.w3_sequence(store, 200 if small else 1000)),
-        ("W6-small", lambda: w.w6_cold_replay(store, 200 if small else 1000)),
-    ]
-    if not small:
-        plan.append(("W6-large", lambda: w.w6_cold_replay(store, 10_000)))
-        plan.append(("memory", lambda: w.idle_memory(store, 20_000)))
-    return [(name, workload) for name, workload in plan if name.startswith(only)]
 
 
 def _median(results: list[Result]) -> Result:
@@ -58,17 +40,13 @@ def main() -> None:
         "durable": version("durable-orchestrations"),
     }
     print(json.dumps(environment) if options.json else "  ".join(f"{k} {v}" for k, v in environment.items()))
-    for _, workload in _plan(store, options.quick, options.only):
-        result = _median([asyncio.run(_run(workload)) for _ in range(options.runs)])
+    for name, _ in plan(store, options.quick, options.only):
+        result = _median([in_a_process(name, options.url, options.quick) for _ in range(options.runs)])
         if options.json:
             print(json.dumps(result.as_json()), flush=True)
         else:
             figures = "   ".join(f"{name} {value:,.4g}" for name, value in result.figures.items())
             print(f"{result.workload:26} {figures}", flush=True)
-
-
-async def _run(workload: Callable[[], Awaitable[Result]]) -> Result:
-    return await workload()
 
 
 if __name__ == "__main__":

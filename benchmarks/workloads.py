@@ -203,7 +203,7 @@ async def _heartbeat(lags: list[float]) -> None:
 
 async def idle_memory(store: Store, count: int = 5000) -> Result:
     """Bytes of a cached sleeping instance, and the cost of starting the last against the first thousand."""
-    async with running(store, store.fresh_url()) as (hub, _):
+    async with running(store, store.fresh_url(), cache_instances=2 * count) as (hub, _):
         await hello(hub)
         chunk, costs = min(1000, count // 4), []
         gc.collect()

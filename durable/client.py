@@ -157,16 +157,16 @@ class Client:
 
         if not self._local_start(record, done):
             return None
+        unanswered = BackendUnavailable(
+            f"the store did not confirm the start of {record.instance_id!r} within "
+            f"{self._settings.start_timeout:g} s; it may or may not have been started"
+        )
+        limit = asyncio.get_running_loop().call_later(self._settings.start_timeout, _fail, committed, unanswered)
         try:
-            async with asyncio.timeout(self._settings.start_timeout):
-                outcome = await committed
-        except TimeoutError:
-            raise BackendUnavailable(
-                f"the store did not confirm the start of {record.instance_id!r} within "
-                f"{self._settings.start_timeout:g} s; it may or may not have been started"
-            ) from None
-        # A conflict means that it was created, and another worker was first to run it.
-        return outcome
+            # A conflict means that it was created, and another worker was first to run it.
+            return await committed
+        finally:
+            limit.cancel()
 
     async def _create(self, record: InstanceRecord, deadline: float) -> InstanceRecord | None:
         while True:
@@ -256,6 +256,11 @@ class InstanceHandle(Generic[R]):
 
     def __repr__(self) -> str:
         return f"<instance {self.instance_id!r}>"
+
+
+def _fail(future: asyncio.Future[Any], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)
 
 
 def status_of(record: InstanceRecord) -> InstanceStatus:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context, copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from durable.activity_context import ActivityContext
@@ -38,10 +38,10 @@ class Attempt:
     task: asyncio.Task[None] | None = None
     cancelled: bool = False
     started_at: int = 0
+    key: Key = field(init=False)
 
-    @property
-    def key(self) -> Key:
-        return self.instance_id, self.execution_id, self.scheduled.task_id
+    def __post_init__(self) -> None:
+        self.key = self.instance_id, self.execution_id, self.scheduled.task_id
 
 
 class ActivityRunner:
