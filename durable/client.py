@@ -157,11 +157,8 @@ class Client:
 
         if not self._local_start(record, done):
             return None
-        unanswered = BackendUnavailable(
-            f"the store did not confirm the start of {record.instance_id!r} within "
-            f"{self._settings.start_timeout:g} s; it may or may not have been started"
-        )
-        limit = asyncio.get_running_loop().call_later(self._settings.start_timeout, _fail, committed, unanswered)
+        seconds = self._settings.start_timeout
+        limit = asyncio.get_running_loop().call_later(seconds, _give_up, committed, record.instance_id, seconds)
         try:
             # A conflict means that it was created, and another worker was first to run it.
             return await committed
@@ -258,9 +255,14 @@ class InstanceHandle(Generic[R]):
         return f"<instance {self.instance_id!r}>"
 
 
-def _fail(future: asyncio.Future[Any], error: Exception) -> None:
-    if not future.done():
-        future.set_exception(error)
+def _give_up(committed: asyncio.Future[Any], instance_id: str, seconds: float) -> None:
+    if not committed.done():
+        committed.set_exception(
+            BackendUnavailable(
+                f"the store did not confirm the start of {instance_id!r} within {seconds:g} s; "
+                "it may or may not have been started"
+            )
+        )
 
 
 def status_of(record: InstanceRecord) -> InstanceStatus:
