@@ -35,7 +35,6 @@ class ExecutionStarted:
     name: str
     input: str
     version: str | None = None
-    scheduled_start: int | None = None
     tags: Mapping[str, str] | None = None
     engine: int = ORDER_RULE
     runtime: str | None = None  # Python and anyio versions: callback order may differ between them
