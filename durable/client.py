@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from secrets import token_hex
 from typing import Any, Generic, TypeAlias, TypeVar, cast
 from uuid import uuid4
 
@@ -136,7 +137,7 @@ class Client:
         now = self._clock()
         return InstanceRecord(
             instance_id=instance_id,
-            execution_id=uuid4().hex,
+            execution_id=token_hex(16),
             name=name,
             partition=partition_of(instance_id, self._count),
             created_at=now,

@@ -92,8 +92,11 @@ class LiveInstance:
 
     def turn_time(self, arrived: Iterable[ArrivedEvent], now: int) -> int:
         """The time of a turn: never before the last one, nor before a timer it takes in."""
-        fires = (event.fire_at for event in arrived if type(event) is TimerFired)
-        return max(now, self.state.last_timestamp, max(fires, default=0))
+        time = max(now, self.state.last_timestamp)
+        for event in arrived:
+            if type(event) is TimerFired and event.fire_at > time:
+                time = event.fire_at
+        return time
 
     def absorb(self, events: Iterable[HistoryEvent]) -> int:
         """Take committed (or about to be committed) events into account; returns the size of their largest value."""

@@ -248,7 +248,7 @@ class Worker:
 
     def wake_at(self, instance: LiveInstance) -> None:
         state = instance.state
-        next_timer = min(state.timers.values(), default=None)
+        next_timer = min(state.timers.values()) if state.timers else None
         self._wakeups.schedule(instance.instance_id, next_timer, however_late=bool(state.activities))
 
     def committed(self, record: InstanceRecord) -> None:
