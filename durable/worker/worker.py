@@ -139,14 +139,9 @@ class Worker:
 
     async def _finish_work(self) -> None:
         try:
-            async with asyncio.timeout(self._settings.drain_time):
-                await self._quiesce(frozenset(range(self._count)))  # also what it is given meanwhile
-                await self._committer.drain()
-                await self._note_clean_stop(list(self._instances))
-        except TimeoutError:
-            _log.warning("the worker could not hand over its work within %g s", self._settings.drain_time)
-        except BackendUnavailable as error:
-            _log.warning("the worker stops without a store to hand its work over to: %s", error)
+            await self._bring_to_rest(frozenset(range(self._count)))  # also what it is given meanwhile
+        except (TimeoutError, BackendUnavailable) as error:
+            _log.warning("the worker stops without a store to hand its work over to: %r", error)
 
     async def _shut_down(self) -> None:
         for task in self._tasks:
@@ -272,24 +267,39 @@ class Worker:
         for instance in self._instances:
             if instance.record.partition in partitions:
                 self._instances.drop(instance)
-        for attempt in self._activities:
-            if partition_of(attempt.instance_id, self._count) in partitions:
-                self._activities.cancel(attempt.key)
+        self._cancel_activities(partitions)
         for instance_id in self._recovery.ids():
             if partition_of(instance_id, self._count) in partitions:
                 self._recovery.forget(instance_id)
 
     async def _hand_over(self, partitions: frozenset[int]) -> None:
-        """Bring the instances of these partitions to rest, so that their next owner repeats as little as possible."""
         try:
-            async with asyncio.timeout(self._settings.drain_time):
-                await self._quiesce(partitions)
-                await self._committer.drain()
-                await self._note_clean_stop([i for i in self._instances if i.record.partition in partitions])
+            await self._bring_to_rest(partitions)
         except TimeoutError:
-            _log.warning("partitions %s are given up with activities still running", sorted(partitions))
+            _log.warning("partitions %s are given up before the store confirmed all of their work", sorted(partitions))
         finally:
             self._draining -= partitions
+
+    async def _bring_to_rest(self, partitions: frozenset[int]) -> None:
+        """End the work of these partitions, so that their next owner repeats as little as possible.
+
+        Raises TimeoutError or BackendUnavailable when the store does not take the rest.
+        """
+        limit = self._settings.drain_time
+        try:
+            async with asyncio.timeout(limit):
+                await self._quiesce(partitions)
+        except TimeoutError:
+            _log.warning("activities still ran after %g s and are cancelled; their next owner runs them again", limit)
+            self._cancel_activities(partitions)
+        async with asyncio.timeout(limit):
+            await self._committer.drain()
+            await self._note_clean_stop([i for i in self._instances if i.record.partition in partitions])
+
+    def _cancel_activities(self, partitions: frozenset[int]) -> None:
+        for attempt in self._activities:
+            if partition_of(attempt.instance_id, self._count) in partitions:
+                self._activities.cancel(attempt.key)
 
     async def _quiesce(self, partitions: frozenset[int]) -> None:
         """Start nothing new for these partitions and wait until their turns and running activities have ended."""

@@ -88,3 +88,17 @@ async def test_an_orchestrator_that_blocks_the_loop_is_reported_with_its_stack(
     assert "'sleepy'" in report
     assert "in blocks" in report
     assert "time.sleep(0.5)" in report
+
+
+async def test_a_deploy_that_cuts_an_activity_off_does_not_count_as_a_death() -> None:
+    url = f"memory://{uuid4().hex}"
+    for _ in range(5):
+        waits.append(asyncio.Event())
+        hub = TaskHub(url)
+        hub.include(registry)
+        async with hub.worker(drain_time=0.05, max_deliveries=2):
+            if len([one async for one in hub.query()]) == 0:
+                await hub.start("long", 0, instance_id="patient")
+            await asyncio.wait_for(waits[-1].wait(), 30)  # delivered again, not given up as poison
+    async with TaskHub(url) as client:
+        assert (await client.get("patient").status()).runtime_status == "Running"
