@@ -8,7 +8,8 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
-from durable.backend import Backend, create_backend
+from durable.backend import Backend
+from durable.backend_url import create_backend
 
 _WRITES = frozenset({"insert", "update", "delete", "findAndModify", "bulkWrite"})
 

@@ -2,29 +2,58 @@
 
 from durable.activity_context import ActivityContext
 from durable.backend import BackendUnavailable
-from durable.client import InstanceHandle, InstanceStatus
 from durable.core.context import OrchestrationContext
 from durable.core.errors import (
     ActivityFailedError,
     ActivityTimeoutError,
+    CallFailedError,
+    ContinuedAsNew,
     DurableError,
+    EntityOperationFailedError,
     FailureDetails,
     InstanceExistsError,
+    InstanceFinishedError,
+    InstanceNotFailedError,
     InstanceNotFoundError,
+    LockingRulesViolationError,
     NonDeterminismError,
+    NonRetryableError,
+    OrchestrationCanceledError,
     OrchestrationFailedError,
+    OrchestrationTerminatedError,
     PayloadError,
     PayloadTooLargeError,
     PoisonActivityError,
     RegistrationError,
+    RetryableError,
     StuckOrchestrationError,
+    SubOrchestrationFailedError,
     UnknownFunctionError,
     UnsupportedHistoryError,
+    VersionMismatchError,
 )
+from durable.core.ids import EntityId
+from durable.core.retry import RetryPolicy
 from durable.core.state import RuntimeStatus
-from durable.definitions import Activity, Orchestrator
+from durable.core.versions import VersionFailure, VersionMatch
+from durable.definitions import Activity, Orchestrator, ParentClose
+from durable.entity_client import EntityState
+from durable.entity_context import EntityContext
+from durable.handle import InstanceHandle, InstanceStatus
+from durable.httpcall.activity import HttpCaller
+from durable.httpcall.credentials import AzureTokenSource
+from durable.httpcall.errors import (
+    HttpCallError,
+    HttpNotAllowedError,
+    HttpPollingError,
+    HttpRedirectError,
+    HttpResponseError,
+    UnknownCredentialError,
+)
+from durable.httpcall.values import HttpResponse, Secret
 from durable.hub import TaskHub
 from durable.registry import Registry
+from durable.saga import CompensationError, Saga
 from durable.settings import Settings
 
 __all__ = [
@@ -32,26 +61,57 @@ __all__ = [
     "ActivityContext",
     "ActivityFailedError",
     "ActivityTimeoutError",
+    "AzureTokenSource",
     "BackendUnavailable",
+    "CallFailedError",
+    "CompensationError",
+    "ContinuedAsNew",
     "DurableError",
+    "EntityContext",
+    "EntityId",
+    "EntityOperationFailedError",
+    "EntityState",
     "FailureDetails",
+    "HttpCallError",
+    "HttpCaller",
+    "HttpNotAllowedError",
+    "HttpPollingError",
+    "HttpRedirectError",
+    "HttpResponse",
+    "HttpResponseError",
     "InstanceExistsError",
+    "InstanceFinishedError",
     "InstanceHandle",
+    "InstanceNotFailedError",
     "InstanceNotFoundError",
     "InstanceStatus",
+    "LockingRulesViolationError",
     "NonDeterminismError",
+    "NonRetryableError",
+    "OrchestrationCanceledError",
     "OrchestrationContext",
     "OrchestrationFailedError",
+    "OrchestrationTerminatedError",
     "Orchestrator",
+    "ParentClose",
     "PayloadError",
     "PayloadTooLargeError",
     "PoisonActivityError",
     "RegistrationError",
     "Registry",
+    "RetryPolicy",
+    "RetryableError",
     "RuntimeStatus",
+    "Saga",
+    "Secret",
     "Settings",
     "StuckOrchestrationError",
+    "SubOrchestrationFailedError",
     "TaskHub",
+    "UnknownCredentialError",
     "UnknownFunctionError",
     "UnsupportedHistoryError",
+    "VersionFailure",
+    "VersionMatch",
+    "VersionMismatchError",
 ]

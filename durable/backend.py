@@ -12,20 +12,18 @@ The commit protocol (docs/design.md has the argument, tests/core the model):
   writers one loses. That insert is the only commit point; no multi-document
   transaction is needed.
 * **settle** does what follows from committed checkpoints, in this order for one
-  instance: send its messages, update its record, mark the messages it consumed. Each
-  step is idempotent; the order keeps one trigger standing through any crash (R1).
+  instance: start others, send its messages, update its record, mark the messages it consumed.
+  Each step is idempotent; the order keeps one trigger standing through any crash (R1).
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from enum import Enum
-from importlib.metadata import entry_points
 from typing import Protocol
-from urllib.parse import urlsplit
 
 from durable.core.errors import DurableError, FailureDetails
-from durable.core.events import HistoryEvent
+from durable.core.events import HistoryEvent, ParentInstance
 from durable.core.state import RuntimeStatus
 from durable.core.values import value
 
@@ -70,10 +68,11 @@ class Checkpoint:
 class InstanceRecord:
     """One row per instance: the projection of its history that is indexed and queried.
 
-    Before the first checkpoint (``rev`` 0, Pending) it is itself the start message.
+    Before the first checkpoint of an execution it is itself the start message.
     ``due_at`` is when the partition's owner has something to do: 0 = now (it has outstanding
     activities), a time = then (start or timer), None = nothing before a message arrives.
-    ``problem`` says why an instance that should move does not.
+    ``problem`` says why an instance that should move does not. ``heartbeats`` holds what outstanding
+    activities last reported, by task id (as text).
     """
 
     instance_id: str
@@ -94,26 +93,41 @@ class InstanceRecord:
     failure: FailureDetails | None = None
     problem: str | None = None
     recoveries: int = 0
+    parent: ParentInstance | None = None
+    heartbeats: Mapping[str, str] | None = None
 
 
 @value
 class Message:
-    """Something sent to an instance. ``message_id`` is deterministic, so that sending it again changes nothing."""
+    """Something sent to an instance. ``message_id`` is deterministic, so that sending it again changes nothing.
+
+    ``execution_id`` names the execution that asked for this answer, or the first one of a child that its parent tells
+    something; None: it is for whichever runs.
+    """
 
     message_id: str
     instance_id: str
     partition: int
     sent_at: int
     event: HistoryEvent
+    execution_id: str | None = None
+
+
+@value
+class Start:
+    """Another instance to be created, Pending; ``otherwise`` is sent where its id is taken by a stranger."""
+
+    record: InstanceRecord
+    otherwise: Message | None = None
 
 
 @value
 class Commit:
     """A checkpoint with what follows from it.
 
-    ``record`` is the instance's record as of this checkpoint. ``create`` says that the
-    instance does not exist yet and is created with its first checkpoint. ``messages`` are to be
-    sent, ``consumed`` are ids of inbox messages that the turn took in.
+    ``record`` is the instance's record as of this checkpoint. ``create`` says that the instance does not exist
+    yet and is created with its first checkpoint. ``starts`` are to be created, ``messages`` to be sent, ``consumed``
+    are ids of inbox messages that the turn took in, ``drops`` former executions of the instance whose history goes.
     """
 
     checkpoint: Checkpoint
@@ -121,6 +135,8 @@ class Commit:
     create: bool = False
     messages: tuple[Message, ...] = ()
     consumed: tuple[str, ...] = ()
+    starts: tuple[Start, ...] = ()
+    drops: tuple[str, ...] = ()
 
 
 class CommitOutcome(Enum):
@@ -141,12 +157,13 @@ class Wakeup:
 
 @value
 class Annotation:
-    """A change to a record that no checkpoint carries: why it does not move, how often it was recovered."""
+    """A change to a record that no checkpoint carries: why it does not move, how often it was recovered, heartbeats."""
 
     instance_id: str
     rev: int
     problem: str | None
     recoveries: int
+    heartbeats: Mapping[str, str] | None = None
 
 
 @value
@@ -181,7 +198,8 @@ class Topology:
 class Query:
     """Which records to list: all conditions must hold, an empty one always does.
 
-    Ordered by ``created_at`` then ``instance_id``, newest first. ``continuation`` is the token of the page before.
+    Entities (their ids begin with ``@``) are listed with ``entities``, and only they are. Ordered by ``created_at``
+    then ``instance_id``, newest first. ``continuation`` is the token of the page before.
     """
 
     status: tuple[RuntimeStatus, ...] = ()
@@ -191,6 +209,7 @@ class Query:
     created_to: int | None = None
     page_size: int = 100
     continuation: str | None = None
+    entities: bool = False
 
 
 @value
@@ -203,9 +222,10 @@ class Page:
 
 @value
 class Hint:
-    """Something changed: this instance, or (None) some instance. A hint may be lost and is never needed."""
+    """Something changed: this instance, by that message if it is one, or (None) some instance. A hint may be lost."""
 
     instance_id: str | None
+    message_id: str | None = None
 
 
 # --- the port --------------------------------------------------------------------------
@@ -234,8 +254,8 @@ class Backend(Protocol):
     async def create_instances(self, records: Sequence[InstanceRecord]) -> Sequence[InstanceRecord | None]:
         """Insert Pending records (R5). Each is atomic on its own, durable on return.
 
-        For each record: None when it was created, now or by an earlier call with the same
-        ``execution_id``; else the record that is there already, untouched.
+        For each record: None when it was created, now or by an earlier call with the same ``execution_id`` (also
+        when it has continued as new since: ``ids.same_start``); else the record that is there already, untouched.
         """
         ...
 
@@ -246,7 +266,7 @@ class Backend(Protocol):
         most one commit of an instance. A checkpoint of which the store has the key already is
         COMMITTED when the stored token equals its own, else CONFLICT. (Of an instance that was purged it may be
         either; its record does not come back.) With ``create`` the record is inserted before the checkpoint
-        (EXISTS if the id is taken by another ``execution_id``), in its Pending form with ``rev`` 0 and
+        (EXISTS if the id is taken by another start), in its Pending form with ``rev`` 0 and
         ``due_at`` its ``created_at``: what was started is found and run, even when a crash falls between the
         two or before ``settle``.
         Readers never see a part of a checkpoint.
@@ -256,10 +276,12 @@ class Backend(Protocol):
     async def settle(self, commits: Sequence[Commit]) -> None:
         """Do what follows from committed checkpoints; idempotent; several of one instance may come, in order.
 
-        For one instance in this order: (1) insert its ``messages`` where the id is new, (2) replace its record where
-        the stored ``rev`` is lower and the record still exists (``tags``, ``created_at``, ``input``, ``name``,
-        ``partition``, ``version`` never change), (3) mark its ``consumed`` messages as tombstones. A caller that loses
-        the connection repeats the call. A no-op where ``settles_on_commit``.
+        For one instance in this order: (1) create its ``starts`` as :meth:`create_instances` does; where another
+        start holds the id, insert ``otherwise`` as a message, (2) insert its ``messages`` where the id is new,
+        (3) delete the history of its ``drops``, (4) replace its record where the stored ``rev`` is lower and the
+        record still exists (``tags``, ``created_at``, ``name``, ``partition``, ``version``, ``parent`` never change),
+        (5) mark its ``consumed`` messages as tombstones. A caller that loses the connection repeats the call. A
+        no-op where ``settles_on_commit``.
         """
         ...
 
@@ -285,7 +307,7 @@ class Backend(Protocol):
         ...
 
     async def annotate(self, annotations: Sequence[Annotation]) -> None:
-        """Set ``problem`` and ``recoveries`` where the stored ``rev`` equals the given one; else do nothing."""
+        """Set ``problem``, ``recoveries`` and ``heartbeats`` where the stored ``rev`` equals the given one."""
         ...
 
     async def purge(self, instance_ids: Sequence[str]) -> int:
@@ -306,6 +328,10 @@ class Backend(Protocol):
         """The messages of these instances that are not consumed, by ``sent_at`` then ``message_id``."""
         ...
 
+    async def consume(self, messages: Sequence[Message], at: int) -> None:
+        """Mark messages as tombstones that no turn will take in: duplicates, and what came too late."""
+        ...
+
     # --- finding work
 
     async def runnable(
@@ -319,8 +345,8 @@ class Backend(Protocol):
     ) -> Sequence[Wakeup]:
         """Instances of these partitions that have something to do by ``until`` (R1), by instance id.
 
-        These are the non-terminal ones with ``due_at <= until`` (``due_at`` 0 only with ``include_busy``), and
-        all with an unconsumed message that are not terminal (as ``due_at`` 0, whatever ``include_busy``). Each
+        These are the non-terminal ones with ``due_at <= until`` (``due_at`` 0 only with ``include_busy``), and all
+        with an unconsumed message, be they terminal or not there (as ``due_at`` 0, whatever ``include_busy``). Each
         instance comes once.
         The next page starts ``after`` the last id of this one; fewer than ``limit`` rows: the last page.
         """
@@ -370,29 +396,3 @@ class Backend(Protocol):
     async def sweep(self, before: int) -> int:
         """Delete message tombstones consumed before that time, and expired workers; return how many rows went."""
         ...
-
-
-# --- finding a backend -----------------------------------------------------------------
-
-
-class BackendFactory(Protocol):
-    """What an entry point of the group ``durable.backends`` names: a callable that makes a backend from a URL."""
-
-    def __call__(self, url: str, hub: str) -> Backend: ...
-
-
-def create_backend(url: str, hub: str) -> Backend:
-    """The backend for ``url``, found by its scheme among the entry points ``durable.backends``.
-
-    Raises:
-        ValueError: no backend serves that scheme; the message lists those installed.
-        ModuleNotFoundError: the backend's driver is not installed; the message names the extra.
-    """
-    scheme = urlsplit(url).scheme
-    found = {point.name: point for point in entry_points(group="durable.backends")}
-    if scheme not in found:
-        raise ValueError(
-            f"no backend for the URL {url!r}: scheme {scheme!r} is not one of {', '.join(sorted(found)) or 'none'}"
-        )
-    factory: BackendFactory = found[scheme].load()
-    return factory(url, hub)

@@ -7,23 +7,27 @@ same process can take a start at once, and wake who waits, is a short cut passed
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
 from secrets import token_hex
-from typing import Any, Generic, TypeAlias, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar
 from uuid import uuid4
 
-from durable.backend import Backend, BackendUnavailable, CommitOutcome, InstanceRecord, Query
-from durable.clock import Clock, from_datetime, to_datetime
+from durable.activity_context import parse_token
+from durable.backend import Backend, BackendUnavailable, CommitOutcome, InstanceRecord, Message, Query
+from durable.clock import Clock, from_datetime
 from durable.core.errors import (
-    FailureDetails,
     InstanceExistsError,
+    InstanceFinishedError,
     InstanceNotFoundError,
-    OrchestrationFailedError,
 )
-from durable.core.events import HistoryEvent
-from durable.core.ids import check_instance_id, partition_of
+from durable.core.events import (
+    EntityOperationSignaled,
+    ExecutionRewound,
+    HistoryEvent,
+)
+from durable.core.ids import check_instance_id, is_entity, partition_of
 from durable.core.state import RuntimeStatus
 from durable.definitions import Orchestrator, encode_untyped
 from durable.offload import restore_checkpoints, restore_record, store_large_input
@@ -38,31 +42,8 @@ LocalStart: TypeAlias = Callable[[InstanceRecord, Callable[[CommitOutcome | None
 """Takes a start into this process if it can (see ``Worker.start_instance``)."""
 
 _STORE_RETRY = 0.2
+_TRIES = 20
 _PAGE = 200
-
-
-@dataclass(frozen=True, slots=True)
-class InstanceStatus:
-    """An instance as its record shows it. Times are UTC; ``input``, ``output`` and ``custom_status`` plain JSON values.
-
-    ``input`` is the list of positional arguments (or ``{"args": [...], "kwargs": {...}}``). ``problem`` says
-    why an instance that should move does not: it is parked until its code or its worker is mended.
-    """
-
-    instance_id: str
-    execution_id: str
-    name: str
-    runtime_status: RuntimeStatus
-    created_at: datetime
-    last_updated_at: datetime
-    completed_at: datetime | None
-    input: Any
-    output: Any
-    custom_status: Any
-    failure: FailureDetails | None
-    problem: str | None
-    version: str | None
-    tags: Mapping[str, str]
 
 
 class Client:
@@ -78,6 +59,7 @@ class Client:
         waiters: Waiters,
         local_start: LocalStart,
         created: Callable[[str], None],
+        sent: Callable[[Message], None],
         record_ahead: Callable[[str], InstanceRecord | None],
     ) -> None:
         self._backend = backend
@@ -87,7 +69,9 @@ class Client:
         self._clock = clock
         self._local_start = local_start
         self._created = created
+        self._sent = sent
         self._record_ahead = record_ahead
+        self._last_sent = 0
         self.waiters = waiters
 
     # --- starting ----------------------------------------------------------------------------
@@ -104,10 +88,9 @@ class Client:
     ) -> str:
         """Create an instance; see ``TaskHub.start``."""
         record = self._new_record(orchestrator, args, kwargs, instance_id, version, tags)
-        deadline = asyncio.get_running_loop().time() + self._settings.start_timeout
         outcome = await self._start_here(record)
         if outcome is None:
-            existing = await self._create(record, deadline)
+            existing = await self._create(record)
         elif outcome is CommitOutcome.EXISTS:
             existing = await self.record(record.instance_id)
         else:
@@ -128,7 +111,7 @@ class Client:
         instance_id = uuid4().hex if instance_id is None else check_instance_id(instance_id)
         name = orchestrator if isinstance(orchestrator, str) else orchestrator.name
         definition = self._registry.orchestrators.get(name)
-        if definition is None and self._registry.orchestrators:
+        if definition is None and self._registry.has_orchestrators:
             self._registry.find_orchestrator(name)  # raises, listing near names
         if definition is None:
             payload = encode_untyped(args, kwargs, f"orchestrator {name!r}")
@@ -143,7 +126,7 @@ class Client:
             created_at=now,
             updated_at=now,
             input=payload,
-            version=version,
+            version=version or self._settings.version,
             tags=_checked_tags(tags),
             due_at=now,
         )
@@ -166,18 +149,70 @@ class Client:
         finally:
             limit.cancel()
 
-    async def _create(self, record: InstanceRecord, deadline: float) -> InstanceRecord | None:
+    async def _create(self, record: InstanceRecord) -> InstanceRecord | None:
+        async def create() -> InstanceRecord | None:
+            small = await store_large_input(self._backend, record)
+            return (await self._backend.create_instances([small]))[0]
+
+        existing = await self._insist(create)
+        self._created(record.instance_id)
+        return existing
+
+    # --- telling -----------------------------------------------------------------------------
+
+    async def send(
+        self, instance_id: str, make: Callable[[int, str], HistoryEvent], idempotency_key: str | None = None
+    ) -> None:
+        """Send the event that ``make`` makes of a time and a message id to an entity, or to an instance that runs.
+
+        Raises InstanceNotFoundError, InstanceFinishedError.
+        """
+        now = self._next_time()
+        message_id = f"{instance_id}/client/{uuid4().hex}" if idempotency_key is None else idempotency_key
+        event = make(now, message_id)
+        if is_entity(instance_id) and not isinstance(event, EntityOperationSignaled):
+            raise ValueError(f"{instance_id!r} is an entity: it takes signals and calls, and nothing else")
+        if not is_entity(instance_id):  # those are there as soon as somebody asks
+            record = await self.record(instance_id)
+            if record.status.is_terminal and not isinstance(event, ExecutionRewound):
+                raise InstanceFinishedError(instance_id, record.status.value)
+        message = Message(message_id, instance_id, partition_of(instance_id, self._count), now, event)
+        await self._insist(lambda: self._backend.send([message]))
+        self._sent(message)
+
+    def _next_time(self) -> int:
+        """The time, later than that of any message before: what one client sends stays in order."""
+        self._last_sent = max(self._clock(), self._last_sent + 1)
+        return self._last_sent
+
+    async def complete_task(self, token: str, make: Callable[[int, int], HistoryEvent]) -> None:
+        """Send the outcome that ``make`` makes of a time and a task id for the activity call that ``token`` names."""
+        instance_id, execution_id, task_id = parse_token(token)
+        record = await self.record(instance_id)
+        if record.status.is_terminal or record.execution_id != execution_id:
+            raise InstanceFinishedError(instance_id, record.status.value)
+        now = self._clock()
+        message = Message(
+            f"{instance_id}/{execution_id}/{task_id:08d}/token",
+            instance_id,
+            partition_of(instance_id, self._count),
+            now,
+            make(now, task_id),
+            execution_id,
+        )
+        await self._insist(lambda: self._backend.send([message]))
+        self._sent(message)
+
+    async def _insist(self, operation: Callable[[], Awaitable[R]]) -> R:
+        """Repeat an idempotent operation while the store does not answer, for ``start_timeout`` at most."""
+        deadline = asyncio.get_running_loop().time() + self._settings.start_timeout
         while True:
             try:
-                small = await store_large_input(self._backend, record)
-                existing = (await self._backend.create_instances([small]))[0]
+                return await operation()
             except BackendUnavailable:
                 if asyncio.get_running_loop().time() + _STORE_RETRY >= deadline:
                     raise
-                await asyncio.sleep(_STORE_RETRY)  # in doubt, and idempotent: the same record again
-            else:
-                self._created(record.instance_id)
-                return existing
+                await asyncio.sleep(_STORE_RETRY)  # in doubt, and idempotent: the same again
 
     # --- looking -----------------------------------------------------------------------------
 
@@ -188,6 +223,18 @@ class Client:
         if found is None:
             raise InstanceNotFoundError(f"there is no instance {instance_id!r} in this task hub")
         return await restore_record(self._backend, found)
+
+    async def forget(self, instance_id: str) -> None:
+        """Purge an instance that has ended as soon as the store shows that it has, for which this waits a second."""
+        for _ in range(_TRIES):
+            if await self._backend.purge([instance_id]):
+                return
+            await asyncio.sleep(_STORE_RETRY / 4)
+
+    async def has_moved(self, instance_id: str, rev: int) -> bool:
+        """Whether the store shows more of an instance than its checkpoint ``rev``."""
+        found = (await self._backend.get([instance_id]))[0]
+        return found is not None and found.rev > rev
 
     async def history(self, instance_id: str) -> list[HistoryEvent]:
         """All events of the instance's current execution, in order. Raises InstanceNotFoundError."""
@@ -202,12 +249,12 @@ class Client:
                 return events
             seq = page[-1].seq + 1
 
-    async def query(self, query: Query) -> AsyncIterator[InstanceStatus]:
-        """All instances that match, page after page."""
+    async def query(self, query: Query) -> AsyncIterator[InstanceRecord]:
+        """The records that match, large values included, page after page."""
         while True:
             page = await self._backend.query(query)
             for record in page.records:
-                yield status_of(await restore_record(self._backend, record))
+                yield await restore_record(self._backend, record)
             if page.continuation is None:
                 return
             query = replace(query, continuation=page.continuation)
@@ -219,43 +266,6 @@ class Client:
         return decode(payload) if definition is None else definition.decode_result(payload)
 
 
-class InstanceHandle(Generic[R]):
-    """One instance, seen from a client. Made by ``TaskHub.start`` and ``TaskHub.get``."""
-
-    def __init__(
-        self, instance_id: str, client: Callable[[], Client], definition: Orchestrator[..., R] | None = None
-    ) -> None:
-        self.instance_id = instance_id
-        self._client = client
-        self._definition = definition
-
-    async def status(self) -> InstanceStatus:
-        """How the instance stands now. Raises InstanceNotFoundError."""
-        return status_of(await self._client().record(self.instance_id))
-
-    async def result(self, timeout: float | timedelta | None = None) -> R:
-        """Wait for the end and return what the orchestrator returned.
-
-        ``timeout`` is in seconds. Raises TimeoutError when it runs out (the instance goes on),
-        OrchestrationFailedError when the orchestrator failed, InstanceNotFoundError.
-        """
-        seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
-        client = self._client()
-        async with asyncio.timeout(seconds):
-            record = await client.waiters.wait(self.instance_id)
-        if record.status is RuntimeStatus.FAILED:
-            details = record.failure or FailureDetails("builtins.Exception", "no details were recorded")
-            raise OrchestrationFailedError(self.instance_id, details)
-        return cast("R", client.decode_output(record, self._definition))
-
-    async def history(self) -> list[HistoryEvent]:
-        """The events of the instance so far, in order. Raises InstanceNotFoundError."""
-        return await self._client().history(self.instance_id)
-
-    def __repr__(self) -> str:
-        return f"<instance {self.instance_id!r}>"
-
-
 def _give_up(committed: asyncio.Future[Any], instance_id: str, seconds: float) -> None:
     if not committed.done():
         committed.set_exception(
@@ -264,26 +274,6 @@ def _give_up(committed: asyncio.Future[Any], instance_id: str, seconds: float) -
                 "it may or may not have been started"
             )
         )
-
-
-def status_of(record: InstanceRecord) -> InstanceStatus:
-    """What users see of a record."""
-    return InstanceStatus(
-        instance_id=record.instance_id,
-        execution_id=record.execution_id,
-        name=record.name,
-        runtime_status=record.status,
-        created_at=to_datetime(record.created_at),
-        last_updated_at=to_datetime(record.updated_at),
-        completed_at=None if record.completed_at is None else to_datetime(record.completed_at),
-        input=decode(record.input),
-        output=None if record.output is None else decode(record.output),
-        custom_status=None if record.custom_status is None else decode(record.custom_status),
-        failure=record.failure,
-        problem=record.problem,
-        version=record.version,
-        tags=dict(record.tags or {}),
-    )
 
 
 def make_query(

@@ -11,14 +11,20 @@ import inspect
 from collections.abc import Callable, Coroutine
 from copy import copy
 from datetime import timedelta
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeAlias, TypeVar, cast, get_args
 
-from durable.core.context import OrchestrationContext, running_orchestration
+from durable.core.context import OrchestrationContext
 from durable.core.errors import RegistrationError
+from durable.core.ids import check_instance_id
+from durable.core.orchestration_loop import running_orchestration
+from durable.core.retry import RetryPolicy
 from durable.payloads import CallCodec, decode, encode
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+ParentClose: TypeAlias = Literal["terminate", "cancel", "abandon"]
+"""What becomes of a child that runs when its parent ends."""
 
 
 class Activity(Generic[P, R]):
@@ -28,12 +34,19 @@ class Activity(Generic[P, R]):
     """
 
     def __init__(
-        self, fn: Callable[P, Coroutine[Any, Any, R]] | Callable[P, R], name: str | None, timeout: timedelta | None
+        self,
+        fn: Callable[P, Coroutine[Any, Any, R]] | Callable[P, R],
+        name: str | None,
+        timeout: timedelta | None = None,
+        heartbeat_timeout: timedelta | None = None,
+        retry: RetryPolicy | None = None,
     ) -> None:
         _refuse_generators(fn, "activity")
         self.fn = fn
         self.name: str = check_name(name or fn.__name__, fn)
-        self.timeout: int | None = _microseconds(timeout, self.name)
+        self.timeout: int | None = _microseconds(timeout, "timeout", self.name)
+        self.heartbeat_timeout: int | None = _microseconds(heartbeat_timeout, "heartbeat_timeout", self.name)
+        self.retry: RetryPolicy | None = retry
         self.is_async: bool = inspect.iscoroutinefunction(fn)
         self.codec: CallCodec = CallCodec(fn, f"activity {self.name!r}")
         self.__doc__ = fn.__doc__
@@ -50,14 +63,25 @@ class Activity(Generic[P, R]):
     async def _run_plain(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return cast("Callable[P, R]", self.fn)(*args, **kwargs)
 
-    def options(self, *, timeout: timedelta | None = None) -> Activity[P, R]:
-        """This activity with other options for the calls made through the copy.
+    def options(
+        self,
+        *,
+        retry: RetryPolicy | None = None,
+        timeout: timedelta | None = None,
+        heartbeat_timeout: timedelta | None = None,
+    ) -> Activity[P, R]:
+        """This activity with other options for the calls made through the copy; what is left out stays as it is.
 
-        ``timeout`` bounds one attempt; when it runs out the call fails with
-        ActivityFailedError (``details.error_type`` ActivityTimeoutError).
+        ``timeout`` bounds one attempt; when it runs out the attempt fails with ActivityTimeoutError. So does one
+        that does not call ``ActivityContext.heartbeat`` within ``heartbeat_timeout``. ``retry`` says whether
+        and when a failed attempt is followed by another; the call fails with the last one's ActivityFailedError.
         """
         changed = copy(self)
-        changed.timeout = _microseconds(timeout, self.name)
+        changed.retry = retry or self.retry
+        changed.timeout = _microseconds(timeout, "timeout", self.name) or self.timeout
+        changed.heartbeat_timeout = (
+            _microseconds(heartbeat_timeout, "heartbeat_timeout", self.name) or self.heartbeat_timeout
+        )
         return changed
 
     def encode_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
@@ -77,6 +101,8 @@ class UntypedActivity:
     """An activity known by name only: registered in other workers. Plain JSON in and out."""
 
     timeout: int | None = None
+    heartbeat_timeout: int | None = None
+    retry: RetryPolicy | None = None
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -94,16 +120,52 @@ class Orchestrator(Generic[P, R]):
     """A deterministic ``async def`` function whose awaits are checkpoints.
 
     Its first parameter is the :class:`OrchestrationContext`. ``fn`` is the function itself, for
-    unit tests.
+    unit tests. Called in an orchestrator, without the context, it is a sub-orchestration.
     """
 
     def __init__(self, fn: Callable[Concatenate[OrchestrationContext, P], Coroutine[Any, Any, R]], name: str | None):
         _check_orchestrator(fn)
         self.fn = fn
         self.name: str = check_name(name or fn.__name__, fn)
+        self.retry: RetryPolicy | None = None
+        self.instance_id: str | None = None
+        self.version: str | None = None
+        self.parent_close: str = "terminate"
         self.codec: CallCodec = CallCodec(fn, f"orchestrator {self.name!r}", skip_first=True)
         self.__doc__ = fn.__doc__
         self.__wrapped__ = fn
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[object, None, R]:
+        orchestration = running_orchestration()
+        if orchestration is None:
+            raise RuntimeError(
+                f"orchestrator {self.name!r} was called outside an orchestrator; start an instance of it with "
+                "hub.start, or test its function with .fn"
+            )
+        return orchestration.call_sub_orchestrator(self, args, kwargs)
+
+    def options(
+        self,
+        *,
+        instance_id: str | None = None,
+        retry: RetryPolicy | None = None,
+        version: str | None = None,
+        parent_close: ParentClose | None = None,
+    ) -> Orchestrator[P, R]:
+        """This orchestrator with other options for the sub-orchestrations called through the copy.
+
+        ``instance_id`` is the child's (by default one is derived from the call), ``version`` the one it is started
+        with. ``parent_close`` says what becomes of a child that runs when its parent ends: ``"terminate"`` (the
+        default), ``"cancel"``, or ``"abandon"``: it goes on alone. Raises ValueError for anything else.
+        """
+        if parent_close not in (None, *get_args(ParentClose)):
+            raise ValueError(f"parent_close must be 'terminate', 'cancel' or 'abandon', not {parent_close!r}")
+        changed = copy(self)
+        changed.instance_id = check_instance_id(instance_id) if instance_id is not None else self.instance_id
+        changed.retry = retry or self.retry
+        changed.version = version or self.version
+        changed.parent_close = parent_close or self.parent_close
+        return changed
 
     def begin(self, context: OrchestrationContext, payload: str) -> Coroutine[Any, Any, R]:
         """The orchestrator's coroutine for stored arguments; what does not fit them is raised when it runs."""
@@ -124,6 +186,26 @@ class Orchestrator(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<orchestrator {self.name!r}>"
+
+
+class UntypedOrchestrator:
+    """An orchestrator known by name only: registered in other workers. Plain JSON in and out."""
+
+    retry: RetryPolicy | None = None
+    instance_id: str | None = None
+    version: str | None = None
+    parent_close: str = "terminate"
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def encode_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        """The stored form of a call's arguments; nothing is known to check them against."""
+        return encode_untyped(args, kwargs, f"orchestrator {self.name!r}")
+
+    def decode_result(self, payload: str) -> Any:
+        """The plain JSON value."""
+        return decode(payload)
 
 
 def encode_untyped(args: tuple[Any, ...], kwargs: dict[str, Any], what: str) -> str:
@@ -169,9 +251,9 @@ def _check_orchestrator(fn: Callable[..., Any]) -> None:
         )
 
 
-def _microseconds(duration: timedelta | None, name: str) -> int | None:
+def _microseconds(duration: timedelta | None, what: str, name: str) -> int | None:
     if duration is None:
         return None
     if duration <= timedelta(0):
-        raise ValueError(f"timeout of activity {name!r} must be longer than zero, not {duration}")
+        raise ValueError(f"{what} of activity {name!r} must be longer than zero, not {duration}")
     return duration // timedelta(microseconds=1)

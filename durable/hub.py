@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Self, TypeVar, overload
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, overload
 
-from durable.backend import Backend, BackendUnavailable, CommitOutcome, Hint, InstanceRecord, create_backend
-from durable.client import Client, InstanceHandle, InstanceStatus, make_query
+from durable.backend import Backend, BackendUnavailable, CommitOutcome, Hint, InstanceRecord, Message
+from durable.backend_url import create_backend
+from durable.client import Client, make_query
 from durable.clock import Clock, system_clock
-from durable.core.errors import DurableError
-from durable.core.ids import check_hub_name
+from durable.core.errors import DurableError, FailureDetails
+from durable.core.events import TaskCompleted, TaskFailed
+from durable.core.ids import EntityId, check_hub_name
 from durable.core.state import RuntimeStatus
 from durable.definitions import Orchestrator
+from durable.entity_client import CALL, EntityClient, EntityState, call_entity
+from durable.handle import InstanceHandle, InstanceStatus, status_of
+from durable.httpcall.activity import HttpCaller
+from durable.httpcall.values import ACTIVITY_NAME
+from durable.payloads import decode, encode
 from durable.registry import Registry
 from durable.settings import Settings
 from durable.waiting import Waiters
 from durable.worker.worker import Worker
 
+P = ParamSpec("P")
 R = TypeVar("R")
 
 _log = logging.getLogger("durable.hub")
@@ -31,7 +39,8 @@ class TaskHub(Registry):
     """A named set of instances in one store, and the definitions this process knows.
 
     ``url`` chooses the store: ``sqlite:///file.db``, ``mongodb://host/database``, ``memory://`` (or a
-    backend object). ``name`` keeps several hubs in one store apart.
+    backend object). ``name`` keeps several hubs in one store apart. ``http`` makes the calls of ``ctx.call_http``:
+    give one that knows your token sources, or that refuses what must not be called.
 
     ``async with hub:`` connects a client; ``async with hub.worker():`` also runs instances here.
     """
@@ -43,8 +52,12 @@ class TaskHub(Registry):
         name: str = "default",
         settings: Settings | None = None,
         clock: Clock = system_clock,
+        http: HttpCaller | None = None,
     ) -> None:
         super().__init__()
+        self._http = http or HttpCaller()
+        self.activity(name=ACTIVITY_NAME)(self._http.call)
+        self.orchestrator(name=CALL)(call_entity)
         self.name: str = check_hub_name(name)
         self.settings: Settings = settings or Settings()
         self._url = url
@@ -97,6 +110,7 @@ class TaskHub(Registry):
                     await worker.stop()
                 finally:
                     self._worker = None
+                    await self._http.close()
 
     async def _open(self) -> None:
         backend = create_backend(self._url, self.name) if isinstance(self._url, str) else self._url
@@ -112,6 +126,7 @@ class TaskHub(Registry):
             waiters,
             local_start=self._start_in_worker,
             created=self._hint_worker,
+            sent=self._post_to_worker,
             record_ahead=self._record_ahead,
         )
         loop = asyncio.get_running_loop()
@@ -144,6 +159,10 @@ class TaskHub(Registry):
     def _hint_worker(self, instance_id: str) -> None:
         if self._worker is not None:
             self._worker.hint(Hint(instance_id))
+
+    def _post_to_worker(self, message: Message) -> None:
+        if self._worker is not None:
+            self._worker.post(message)
 
     def _record_ahead(self, instance_id: str) -> InstanceRecord | None:
         return None if self._worker is None else self._worker.record_ahead(instance_id)
@@ -229,7 +248,87 @@ class TaskHub(Registry):
             created_to=created_to,
             page_size=page_size,
         )
-        return self._connected().query(query)
+        return (status_of(record) async for record in self._connected().query(query))
+
+    # --- activities that are completed from outside ----------------------------------------------
+
+    async def complete_activity(self, task_token: str, result: Any = None) -> None:
+        """Complete an activity call whose function returned ``complete_later()``; the first outcome counts.
+
+        Raises ValueError for a bad token, InstanceNotFoundError, InstanceFinishedError when nobody waits any more.
+        """
+        payload = encode(result, "the result")
+        await self._connected().complete_task(task_token, lambda now, task_id: TaskCompleted(now, task_id, payload))
+
+    async def fail_activity(self, task_token: str, error: BaseException) -> None:
+        """Fail an activity call whose function returned ``complete_later()``. Raises as :meth:`complete_activity`."""
+        details = FailureDetails.of(error)
+        await self._connected().complete_task(task_token, lambda now, task_id: TaskFailed(now, task_id, details))
+
+    # --- entities ------------------------------------------------------------------------------
+
+    async def signal_entity(
+        self, entity: Any, key: str, /, *args: Any, signal_time: datetime | None = None, **kwargs: Any
+    ) -> None:
+        """Have an entity do an operation, not before ``signal_time``; durable on return.
+
+        By method and key, ``hub.signal_entity(Account.deposit, "alice", 10)``, or by id and name,
+        ``hub.signal_entity(EntityId("account", "alice"), "deposit", 10)``. Raises PayloadError, UnknownFunctionError.
+        """
+        await self._entities().signal(entity, key, args, kwargs, signal_time)
+
+    @overload
+    async def call_entity(
+        self,
+        entity: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]],
+        key: str,
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> R: ...
+    @overload
+    async def call_entity(
+        self, entity: Callable[Concatenate[Any, P], R], key: str, /, *args: P.args, **kwargs: P.kwargs
+    ) -> R: ...
+    @overload
+    async def call_entity(self, entity: EntityId, operation: str, /, *args: Any, **kwargs: Any) -> Any: ...
+    async def call_entity(self, entity: Any, key: str, /, *args: Any, **kwargs: Any) -> Any:
+        """Have an entity do an operation and return the result. Arguments as :meth:`signal_entity`.
+
+        It is a small orchestration that makes the call, so the operation is done even if this process goes away.
+        Raises OrchestrationFailedError when the operation raised; the operation's error is the cause in its details.
+        """
+        entity_id, operation, payload = self._entities().encoded(entity, key, args, kwargs)
+        handle = await self.start(CALL, str(entity_id), operation, decode(payload))
+        try:
+            result = await handle.result()
+        finally:
+            self._in_background(self._connected().forget(handle.instance_id))
+        target = self.operation_target(entity_id.name, operation)
+        return target.decode_result(encode(result, "the result"))
+
+    async def read_entity(self, entity_id: EntityId) -> EntityState | None:
+        """An entity's committed state, typed by its class where that is registered here; None when it has none."""
+        return await self._entities().read(entity_id)
+
+    def query_entities(self, name: str | None = None, *, page_size: int = 100) -> AsyncIterator[EntityState]:
+        """The entities that have a state, all or those of one class, newest first, read in pages."""
+        return self._entities().list(name, page_size)
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do what nobody waits for; closing the hub gives it up."""
+        task = asyncio.get_running_loop().create_task(work, name="durable-upkeep")
+        self._background.append(task)
+        task.add_done_callback(self._background_ended)
+
+    def _background_ended(self, task: asyncio.Task[None]) -> None:
+        if task in self._background:
+            self._background.remove(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.warning("upkeep failed and is left undone: %r", error)
+
+    def _entities(self) -> EntityClient:
+        return EntityClient(self._connected(), self)
 
     @property
     def healthy(self) -> bool:

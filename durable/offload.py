@@ -14,25 +14,28 @@ from hashlib import sha256
 from typing import Any, TypeVar
 
 from durable.backend import Backend, BackendError, Checkpoint, Commit, InstanceRecord
-from durable.core.events import (
-    CustomStatusSet,
-    ExecutionCompleted,
-    ExecutionStarted,
-    HistoryEvent,
-    TaskCompleted,
-    TaskScheduled,
-)
+from durable.core import events as ev
+from durable.core.events import HistoryEvent
 
 THRESHOLD = 256 * 1024
 """Characters of JSON from which a value is stored apart (as in Durable Functions)."""
 
 _PREFIX = "@payload:"
 _FIELD: dict[type[HistoryEvent], str] = {
-    ExecutionStarted: "input",
-    TaskScheduled: "input",
-    TaskCompleted: "result",
-    ExecutionCompleted: "result",
-    CustomStatusSet: "status",
+    ev.ExecutionStarted: "input",
+    ev.TaskScheduled: "input",
+    ev.TaskCompleted: "result",
+    ev.SubOrchestrationInstanceCreated: "input",
+    ev.SubOrchestrationInstanceCompleted: "result",
+    ev.EventRaised: "input",
+    ev.EventSent: "input",
+    ev.EntityOperationCalled: "input",
+    ev.EntityOperationSignaled: "input",
+    ev.EntityOperationCompleted: "result",
+    ev.EntityStateSet: "state",
+    ev.ContinueAsNew: "input",
+    ev.ExecutionCompleted: "result",
+    ev.CustomStatusSet: "status",
 }
 _RECORD_FIELDS = ("input", "output", "custom_status")
 
@@ -50,10 +53,13 @@ async def store_large(backend: Backend, commit: Commit) -> Commit:
     record = commit.record
     for field in _RECORD_FIELDS:
         record = _shrunk(record, field, large)
-    if not large:
-        return commit
-    await backend.put_payloads(commit.checkpoint.instance_id, large)
-    return replace(commit, checkpoint=replace(commit.checkpoint, events=events), record=record)
+    if large:
+        await backend.put_payloads(commit.checkpoint.instance_id, large)
+        commit = replace(commit, checkpoint=replace(commit.checkpoint, events=events), record=record)
+    if commit.starts:
+        starts = [replace(one, record=await store_large_input(backend, one.record)) for one in commit.starts]
+        commit = replace(commit, starts=tuple(starts))
+    return commit
 
 
 async def store_large_input(backend: Backend, record: InstanceRecord) -> InstanceRecord:

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from decimal import Decimal
+from functools import lru_cache
 from pathlib import PurePath
 from typing import Any, get_type_hints
 
@@ -52,6 +53,37 @@ def encode(value: object, what: str) -> str:
 def decode(payload: str) -> Any:
     """The plain JSON value of ``payload``, for receivers without annotations."""
     return orjson.loads(payload)
+
+
+def reader(annotation: Any, what: str) -> Callable[[str], Any]:
+    """Reads JSON text as a value of ``annotation``; it raises PayloadError, naming ``what``, when it does not fit."""
+    if annotation is Any:
+        return decode
+    validator = _validator_of(annotation)
+
+    def read(payload: str) -> Any:
+        try:
+            return validator.validate_json(payload)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise PayloadError(
+                f"{what}{_path(first['loc'])} does not fit {annotation!r}: {first['msg']} "
+                f"(got {_short(first['input'])})"
+            ) from None
+
+    return read
+
+
+def _validator_of(annotation: Any) -> Any:
+    try:
+        return _cached_validator(annotation)
+    except TypeError:  # an annotation that cannot be hashed
+        return TypeAdapter(annotation).validator
+
+
+@lru_cache(maxsize=256)
+def _cached_validator(annotation: Any) -> Any:
+    return TypeAdapter(annotation).validator
 
 
 class CallCodec:

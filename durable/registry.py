@@ -7,12 +7,20 @@ from datetime import timedelta
 from difflib import get_close_matches
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
-from durable.core.context import ActivityTarget, OrchestrationContext
+from durable.core.context import OrchestrationContext
 from durable.core.errors import RegistrationError, UnknownFunctionError
-from durable.definitions import Activity, Orchestrator, UntypedActivity, where_defined
+from durable.core.retry import RetryPolicy
+from durable.core.services import ActivityTarget, CallTarget, OrchestratorTarget
+from durable.definitions import Activity, Orchestrator, UntypedActivity, UntypedOrchestrator, where_defined
+from durable.entities import DELETE, Entity
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
+
+
+BUILT_IN = "BuiltIn::"
+"""How the names of definitions begin that every hub has."""
 
 
 class ActivityDecorator(Protocol):
@@ -38,24 +46,38 @@ class Registry:
     def __init__(self) -> None:
         self.orchestrators: dict[str, Orchestrator[Any, Any]] = {}
         self.activities: dict[str, Activity[Any, Any]] = {}
+        self.entities: dict[str, Entity] = {}
 
     @overload
     def activity(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> Activity[P, R]: ...
     @overload
     def activity(self, fn: Callable[P, R], /) -> Activity[P, R]: ...
     @overload
-    def activity(self, *, name: str | None = None, timeout: timedelta | None = None) -> ActivityDecorator: ...
     def activity(
-        self, fn: Callable[..., Any] | None = None, *, name: str | None = None, timeout: timedelta | None = None
+        self,
+        *,
+        name: str | None = None,
+        timeout: timedelta | None = None,
+        heartbeat_timeout: timedelta | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> ActivityDecorator: ...
+    def activity(
+        self,
+        fn: Callable[..., Any] | None = None,
+        *,
+        name: str | None = None,
+        timeout: timedelta | None = None,
+        heartbeat_timeout: timedelta | None = None,
+        retry: RetryPolicy | None = None,
     ) -> Any:
         """Register an activity: ``async def``, or ``def`` (which runs in a thread).
 
-        ``name`` defaults to the function's. ``timeout`` bounds one attempt. Raises RegistrationError
-        for a generator, a bad name, or a name that is taken.
+        ``name`` defaults to the function's; the others are the defaults of :meth:`Activity.options`. Raises
+        RegistrationError for a generator, a bad name, or a name that is taken.
         """
 
         def register(fn: Callable[..., Any]) -> Activity[Any, Any]:
-            definition: Activity[Any, Any] = Activity(fn, name, timeout)
+            definition: Activity[Any, Any] = Activity(fn, name, timeout, heartbeat_timeout, retry)
             _add(self.activities, definition, "activity")
             return definition
 
@@ -81,12 +103,41 @@ class Registry:
 
         return register if fn is None else register(fn)
 
+    @overload
+    def entity(self, cls: type[T], /) -> type[T]: ...
+    @overload
+    def entity(self, *, name: str | None = None) -> Callable[[type[T]], type[T]]: ...
+    def entity(self, cls: type[Any] | None = None, *, name: str | None = None) -> Any:
+        """Register an entity: a class whose fields are its state and whose public methods are its operations.
+
+        Fields need defaults, as a new entity is made without arguments; a class that is neither a dataclass nor a
+        pydantic model is made a dataclass. Operations may be ``async``. ``name`` defaults to the class's, in lower
+        case. Raises RegistrationError for a class that breaks a rule, or a name that is taken.
+        """
+
+        def register(cls: type[T]) -> type[T]:
+            self._add_entity(Entity(cls, name))
+            return cls
+
+        return register if cls is None else register(cls)
+
+    def _add_entity(self, definition: Entity) -> None:
+        present = self.entities.get(definition.name)
+        if present is not None and present.cls is not definition.cls:
+            raise RegistrationError(
+                f"entity name {definition.name!r} of {definition.cls.__qualname__} is taken by "
+                f"{present.cls.__qualname__} ({present.cls.__module__}); pass name= to one of them"
+            )
+        self.entities[definition.name] = definition
+
     def include(self, other: Registry) -> None:
         """Take in all definitions of ``other``. Raises RegistrationError when a name is taken by another function."""
         for activity in other.activities.values():
             _add(self.activities, activity, "activity")
         for orchestrator in other.orchestrators.values():
             _add(self.orchestrators, orchestrator, "orchestrator")
+        for entity in other.entities.values():
+            self._add_entity(entity)
 
     def find_orchestrator(self, name: str) -> Orchestrator[Any, Any]:
         """The orchestrator of that name. Raises UnknownFunctionError listing near names."""
@@ -95,6 +146,11 @@ class Registry:
             raise UnknownFunctionError(_unknown("orchestrator", name, self.orchestrators))
         return found
 
+    @property
+    def has_orchestrators(self) -> bool:
+        """Whether the user's orchestrators are registered here; a process that is a client only may have none."""
+        return any(not name.startswith(BUILT_IN) for name in self.orchestrators)
+
     def find_activity(self, name: str) -> Activity[Any, Any]:
         """The activity of that name. Raises UnknownFunctionError listing near names."""
         found = self.activities.get(name)
@@ -102,9 +158,30 @@ class Registry:
             raise UnknownFunctionError(_unknown("activity", name, self.activities))
         return found
 
+    def find_entity(self, name: str) -> Entity:
+        """The entity class of that name. Raises UnknownFunctionError listing near names."""
+        found = self.entities.get(name)
+        if found is None:
+            raise UnknownFunctionError(_unknown("entity", name, self.entities))
+        return found
+
     def activity_target(self, name: str) -> ActivityTarget[Any]:
         """The activity of that name, or a target without types when only other workers know it."""
         return self.activities.get(name) or UntypedActivity(name)
+
+    def orchestrator_target(self, name: str) -> OrchestratorTarget[Any]:
+        """The orchestrator of that name, or a target without types when only other workers know it."""
+        return self.orchestrators.get(name) or UntypedOrchestrator(name)
+
+    def operation_target(self, entity: str, name: str) -> CallTarget[Any]:
+        """An operation of an entity, or a target without types when only other workers know it.
+
+        Raises UnknownFunctionError for an operation that an entity known here does not have.
+        """
+        known = self.entities.get(entity)
+        if known is None or (name == DELETE and DELETE not in known.operations):
+            return UntypedActivity(name)
+        return known.operation(name)
 
     def prepare(self) -> None:
         """Resolve all annotations. Raises RegistrationError for one that JSON cannot carry."""
@@ -112,6 +189,8 @@ class Registry:
             activity.codec.prepare()
         for orchestrator in self.orchestrators.values():
             orchestrator.codec.prepare()
+        for entity in self.entities.values():
+            entity.prepare()
 
 
 D = TypeVar("D", Activity[Any, Any], Orchestrator[Any, Any])
@@ -128,8 +207,7 @@ def _add(table: dict[str, D], definition: D, kind: str) -> None:
 
 
 def _unknown(kind: str, name: str, table: Mapping[str, object]) -> str:
-    near = get_close_matches(name, table, n=3)
-    hint = (
-        f"did you mean {' or '.join(map(repr, near))}?" if near else f"registered: {', '.join(sorted(table)) or 'none'}"
-    )
+    known = sorted(one for one in table if not one.startswith(BUILT_IN))
+    near = get_close_matches(name, known, n=3)
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"registered: {', '.join(known) or 'none'}"
     return f"no {kind} is registered as {name!r}; {hint}"

@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, fields
 
+from durable.core.versions import VersionFailure, VersionMatch
+
+_MAY_BE_ZERO = ("gc_threshold",)
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -27,6 +31,14 @@ class Settings:
     """Instances kept live in memory; the least recently used beyond that are replayed when they wake."""
     cache_bytes: int = 512 * 1024 * 1024
     """Bound on the histories of the instances kept live, in bytes of their payloads."""
+    keep_executions: int = 3
+    """Former executions of an instance whose history is kept when it continues as new."""
+    version: str | None = None
+    """The version of the orchestrators here; the one that instances are started with unless they say otherwise."""
+    version_match: VersionMatch = VersionMatch.NONE
+    """Which instances this worker runs, by their version: all, those of its own, or also older ones."""
+    version_failure: VersionFailure = VersionFailure.REJECT
+    """What becomes of a new instance that does not match: it is parked, or it fails."""
     drain_time: float = 30.0
     """How long a stopping worker lets running activities end before it cancels them."""
     start_timeout: float = 10.0
@@ -41,7 +53,11 @@ class Settings:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if value < 0 or (value == 0 and field.name != "gc_threshold"):
+            if isinstance(value, str) or value is None:
+                continue
+            if value < 0 or (value == 0 and field.name not in _MAY_BE_ZERO):
                 raise ValueError(f"setting {field.name} must be greater than zero, not {value!r}")
+        VersionMatch(self.version_match)
+        VersionFailure(self.version_failure)
         if self.partitions > 4096:
             raise ValueError(f"setting partitions must be at most 4096, not {self.partitions}")

@@ -114,7 +114,7 @@ def test_the_installed_package_is_the_wheels(installed: Path, package: str, tmp_
 def test_the_installed_backend_opens_a_store(installed: Path, tmp_path: Path) -> None:
     code = """
 import asyncio
-from durable.backend import create_backend
+from durable.backend_url import create_backend
 
 async def main():
     backend = create_backend("sqlite:///store.db", "hub")

@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-from durable.backend import create_backend
+from durable.backend_url import create_backend
 
 MODULES = ["durable", "durable.testing", "durable_mongodb", "durable_sqlite"]
 BACKENDS = {"memory": "memory://", "mongodb": "mongodb://localhost:27017/x", "sqlite": "sqlite:///x.db"}

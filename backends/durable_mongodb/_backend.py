@@ -8,7 +8,6 @@ checkpoint's document; there are no multi-document transactions.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from operator import attrgetter
 from typing import Self
 
 from durable.backend import (
@@ -27,11 +26,11 @@ from durable.backend import (
     WorkerInfo,
 )
 from durable.core.ids import check_hub_name, checkpoint_id
-from durable_mongodb import _leases, _payloads, _queries
+from durable_mongodb import _leases, _payloads, _queries, _settling
 from durable_mongodb._documents import (
     TERMINAL,
     message_from_document,
-    record_changes,
+    note_changes,
     record_to_document,
     start_to_document,
 )
@@ -125,17 +124,8 @@ class MongoBackend:
         return [outcome_of(commit) for commit in commits]
 
     async def settle(self, commits: Sequence[Commit]) -> None:
-        """See :meth:`durable.backend.Backend.settle`. At most three write commands."""
-        hub = self._open_hub()
-        await hub.send([message for commit in commits for message in commit.messages])
-        newest: dict[str, InstanceRecord] = {}
-        for record in sorted((commit.record for commit in commits), key=attrgetter("rev")):
-            newest[record.instance_id] = record
-        await hub.instances.update_each([_replacement(record) for record in newest.values()])
-        consumed = sorted({message_id for commit in commits for message_id in commit.consumed})
-        if consumed:
-            now = max(commit.record.updated_at for commit in commits if commit.consumed)
-            await hub.inbox.update({"_id": {"$in": consumed}} | IS_WAITING, {"$set": {"consumed_at": now}}, index=BY_ID)
+        """See :meth:`durable.backend.Backend.settle`."""
+        await _settling.settle(self._open_hub(), commits)
 
     async def load(
         self, instance_id: str, execution_id: str, *, from_seq: int = 0, limit: int = 100
@@ -154,12 +144,9 @@ class MongoBackend:
 
     async def annotate(self, annotations: Sequence[Annotation]) -> None:
         """See :meth:`durable.backend.Backend.annotate`."""
-        await self._open_hub().instances.update_each(
+        await self._open_hub().instances.write_each(
             [
-                UpdateOne(
-                    {"_id": note.instance_id, "rev": note.rev},
-                    {"$set": {"problem": note.problem, "recoveries": note.recoveries}},
-                )
+                UpdateOne({"_id": note.instance_id, "rev": note.rev}, {"$set": note_changes(note)})
                 for note in annotations
             ]
         )
@@ -195,6 +182,10 @@ class MongoBackend:
         where = {"instance_id": {"$in": list(instance_ids)}} | IS_WAITING
         found = await self._open_hub().inbox.find(where, sort=[("sent_at", 1), ("_id", 1)], index=INBOX_INSTANCE)
         return [message_from_document(document) for document in found]
+
+    async def consume(self, messages: Sequence[Message], at: int) -> None:
+        """See :meth:`durable.backend.Backend.consume`."""
+        await self._open_hub().consume([message.message_id for message in messages], at)
 
     # --- finding work
 
@@ -254,11 +245,6 @@ class MongoBackend:
         hub = self._open_hub()
         tombstones = await hub.inbox.delete({"consumed_at": {"$gt": 0, "$lt": before}}, index=INBOX_CONSUMED)
         return tombstones + await hub.workers.delete({"expires_at": {"$lt": before}})
-
-
-def _replacement(record: InstanceRecord) -> UpdateOne:
-    where = {"_id": record.instance_id, "rev": {"$lt": record.rev}}
-    return UpdateOne(where, {"$set": record_changes(record)})
 
 
 def _key(checkpoint: Checkpoint) -> str:

@@ -9,16 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from durable.backend import InstanceRecord, Message, WorkerInfo
+from durable.backend import Annotation, InstanceRecord, Message, WorkerInfo
 from durable.core.codec import event_from_dict, event_to_dict, failure_from_dict, failure_to_dict
-from durable.core.events import HistoryEvent
+from durable.core.events import HistoryEvent, ParentInstance
+from durable.core.ids import generation_of
 from durable.core.state import RuntimeStatus
 from durable_mongodb._driver import Document, plain
 
 LIVE = [status.value for status in RuntimeStatus if not status.is_terminal]
 TERMINAL = [status.value for status in RuntimeStatus if status.is_terminal]
 
-_NEVER_CHANGE = frozenset({"_id", "name", "partition", "created_at", "input", "version", "tags"})
+_NEVER_CHANGE = frozenset({"_id", "name", "partition", "created_at", "version", "tags", "parent"})
 
 
 def _tags_to_list(tags: Mapping[str, str] | None) -> list[Document] | None:
@@ -27,6 +28,31 @@ def _tags_to_list(tags: Mapping[str, str] | None) -> list[Document] | None:
 
 def _tags_from_list(stored: list[Document] | None) -> dict[str, str] | None:
     return None if stored is None else {tag["name"]: tag["value"] for tag in stored}
+
+
+def _heartbeats_to_list(heartbeats: Mapping[str, str] | None) -> list[Document] | None:
+    return None if heartbeats is None else [{"task": task, "details": text} for task, text in heartbeats.items()]
+
+
+def _heartbeats_from_list(stored: list[Document] | None) -> dict[str, str] | None:
+    return None if stored is None else {heartbeat["task"]: heartbeat["details"] for heartbeat in stored}
+
+
+def _parent_to_document(parent: ParentInstance | None) -> Document | None:
+    if parent is None:
+        return None
+    return {
+        "instance_id": parent.instance_id,
+        "execution_id": parent.execution_id,
+        "task_id": parent.task_id,
+        "root_instance_id": parent.root_instance_id,
+    }
+
+
+def _parent_from_document(stored: Document | None) -> ParentInstance | None:
+    if stored is None:
+        return None
+    return ParentInstance(stored["instance_id"], stored["execution_id"], stored["task_id"], stored["root_instance_id"])
 
 
 # --- instances -------------------------------------------------------------------------
@@ -53,6 +79,8 @@ def record_to_document(record: InstanceRecord) -> Document:
         "failure": failure_to_dict(record.failure) if record.failure is not None else None,
         "problem": record.problem,
         "recoveries": record.recoveries,
+        "parent": _parent_to_document(record.parent),
+        "heartbeats": _heartbeats_to_list(record.heartbeats),
     }
 
 
@@ -69,13 +97,29 @@ def start_to_document(record: InstanceRecord) -> Document:
         version=record.version,
         tags=record.tags,
         due_at=record.created_at,
+        parent=record.parent,
     )
     return record_to_document(start)
 
 
 def record_changes(record: InstanceRecord) -> Document:
-    """The fields of a record's document that change during its life."""
-    return {name: value for name, value in record_to_document(record).items() if name not in _NEVER_CHANGE}
+    """The fields of a record's document that change during its life.
+
+    The input does only with a new execution; the first one's need not be written at each turn.
+    """
+    changes = {name: value for name, value in record_to_document(record).items() if name not in _NEVER_CHANGE}
+    if generation_of(record.execution_id) == 0:
+        del changes["input"]
+    return changes
+
+
+def note_changes(note: Annotation) -> Document:
+    """The fields of a record's document that an annotation sets."""
+    return {
+        "problem": note.problem,
+        "recoveries": note.recoveries,
+        "heartbeats": _heartbeats_to_list(note.heartbeats),
+    }
 
 
 def record_from_document(document: Mapping[str, Any]) -> InstanceRecord:
@@ -100,6 +144,8 @@ def record_from_document(document: Mapping[str, Any]) -> InstanceRecord:
         failure=failure_from_dict(values["failure"]) if values["failure"] is not None else None,
         problem=values["problem"],
         recoveries=values["recoveries"],
+        parent=_parent_from_document(values["parent"]),
+        heartbeats=_heartbeats_from_list(values["heartbeats"]),
     )
 
 
@@ -128,6 +174,7 @@ def message_to_document(message: Message) -> Document:
         "_id": message.message_id,
         "instance_id": message.instance_id,
         "partition": message.partition,
+        "execution_id": message.execution_id,
         "sent_at": message.sent_at,
         "consumed_at": 0,
         "event": event_to_document(message.event),
@@ -143,6 +190,7 @@ def message_from_document(document: Mapping[str, Any]) -> Message:
         values["partition"],
         values["sent_at"],
         event_from_document(values["event"]),
+        values["execution_id"],
     )
 
 

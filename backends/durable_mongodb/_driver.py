@@ -16,7 +16,7 @@ from typing import Any, TypeAlias, cast
 import bson
 from bson.int64 import Int64
 from bson.raw_bson import RawBSONDocument as EncodedDocument
-from pymongo import IndexModel, ReadPreference, UpdateOne
+from pymongo import DeleteMany, IndexModel, ReadPreference, UpdateOne
 from pymongo.errors import BulkWriteError
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
@@ -32,6 +32,7 @@ __all__ = [
     "ChangeStream",
     "Collection",
     "Connection",
+    "DeleteMany",
     "Document",
     "EncodedDocument",
     "IndexModel",
@@ -67,8 +68,16 @@ def decode(raw: bytes) -> Document:
 
 
 def plain(document: Mapping[str, Any]) -> Document:
-    """A copy whose integers are plain ints: BSON's 64-bit ones come as a class of their own."""
-    return {name: int(value) if isinstance(value, Int64) else value for name, value in document.items()}
+    """A copy whose integers, at any depth, are plain ints: BSON's 64-bit ones come as a class of their own."""
+    return {name: _plain(value) for name, value in document.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Int64):
+        return int(value)
+    if isinstance(value, dict):
+        return plain(value)
+    return [_plain(part) for part in value] if isinstance(value, list) else value
 
 
 class Collection:
@@ -95,11 +104,11 @@ class Collection:
                 return _duplicates(error)
         return []
 
-    async def update_each(self, updates: Sequence[UpdateOne]) -> None:
-        """Apply updates that do not depend on each other, in one command."""
-        if updates:
+    async def write_each(self, writes: Sequence[UpdateOne] | Sequence[DeleteMany]) -> None:
+        """Apply writes of one kind that do not depend on each other, in one command."""
+        if writes:
             async with self._connection.operation():
-                await self._raw.bulk_write(updates, ordered=False)
+                await self._raw.bulk_write(writes, ordered=False)
 
     async def update(
         self,

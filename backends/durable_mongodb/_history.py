@@ -17,7 +17,7 @@ from durable.core.codec import FORMAT
 from durable.core.errors import UnsupportedHistoryError
 from durable.core.ids import checkpoint_id
 from durable_mongodb._documents import event_from_document, event_to_document
-from durable_mongodb._driver import Collection, Document, EncodedDocument, decode, encode
+from durable_mongodb._driver import Collection, DeleteMany, Document, EncodedDocument, decode, encode
 from durable_mongodb._indexes import BY_ID, HISTORY_ORDER
 
 MAX_DOCUMENT = 12_000_000
@@ -64,6 +64,17 @@ async def stored_tokens(history: Collection, checkpoint_ids: Sequence[str]) -> d
         return {}
     found = await history.find({"_id": {"$in": list(checkpoint_ids)}}, fields=["token"], index=BY_ID)
     return {document["_id"]: document["token"] for document in found}
+
+
+async def delete_executions(history: Collection, executions: Mapping[str, Iterable[str]]) -> None:
+    """Delete the named executions of each instance, with the parts of their checkpoints."""
+    deletes = [
+        DeleteMany(
+            {"instance_id": {"$eq": instance_id}, "execution_id": {"$in": sorted(execution_ids)}}, hint=HISTORY_ORDER
+        )
+        for instance_id, execution_ids in executions.items()
+    ]
+    await history.write_each(deletes)
 
 
 def _to_document(checkpoint: Checkpoint) -> Document:

@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from typing import Self
 
 from durable.backend import InstanceRecord, Message
+from durable.core.ids import same_start
 from durable_mongodb import _leases
 from durable_mongodb._documents import message_to_document, record_from_document
 from durable_mongodb._driver import Collection, Connection, Document
-from durable_mongodb._indexes import BY_ID, INDEXES, LAYOUT
+from durable_mongodb._indexes import BY_ID, INDEXES, IS_WAITING, LAYOUT
 from durable_mongodb._watch import Watcher
+
+_MAX_MARKED = 500
+"""Messages marked by one command: one of many thousands could outlast the time that an answer may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,7 @@ class Hub:
         return {document["_id"]: record_from_document(document) for document in found}
 
     async def create(self, documents: Sequence[Document]) -> dict[int, InstanceRecord]:
-        """Insert the documents of new instances; return, by position, what holds an id under another execution."""
+        """Insert the documents of new instances; return, by position, what another start has under that id."""
         others: dict[int, InstanceRecord] = {}
         waiting = list(range(len(documents)))
         while waiting:
@@ -65,7 +69,7 @@ class Hub:
             found = await self.records([documents[each]["_id"] for each in taken]) if taken else {}
             for each in taken:
                 record = found.get(documents[each]["_id"])
-                if record is not None and record.execution_id != documents[each]["execution_id"]:
+                if record is not None and not same_start(record.execution_id, documents[each]["execution_id"]):
                     others[each] = record
             # Neither inserted nor found: purged in between, and the id is free again.
             waiting = [each for each in taken if documents[each]["_id"] not in found]
@@ -74,3 +78,10 @@ class Hub:
     async def send(self, messages: Sequence[Message]) -> None:
         """Insert the messages whose id is new."""
         await self.inbox.insert([message_to_document(message) for message in messages])
+
+    async def consume(self, message_ids: Sequence[str], at: int) -> None:
+        """Make tombstones of those of these messages that wait."""
+        ordered = sorted(set(message_ids))
+        for start in range(0, len(ordered), _MAX_MARKED):
+            where = {"_id": {"$in": ordered[start : start + _MAX_MARKED]}} | IS_WAITING
+            await self.inbox.update(where, {"$set": {"consumed_at": at}}, index=BY_ID)

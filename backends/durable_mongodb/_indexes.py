@@ -18,6 +18,7 @@ INSTANCES_DUE = "due"
 INSTANCES_CREATED = "created"
 INSTANCES_STATUS = "status"
 INSTANCES_NAME = "name"
+INSTANCES_ENTITIES = "entities"
 HISTORY_ORDER = "order"
 INBOX_PARTITION = "waiting"
 INBOX_INSTANCE = "instance"
@@ -26,6 +27,8 @@ PAYLOADS_KEY = "key"
 
 IS_SCHEDULED = {"due_at": {"$gte": 0}}
 IS_WAITING = {"consumed_at": 0}
+IS_ENTITY = {"_id": {"$gte": "@", "$lt": "A"}}
+"""The ids that begin with ``@``: ``A`` is the character after it."""
 
 
 def _index(name: str, *keys: str, only: dict[str, Any] | None = None) -> IndexModel:
@@ -39,6 +42,7 @@ INDEXES = {
         _index(INSTANCES_CREATED, "created_at", "_id"),
         _index(INSTANCES_STATUS, "status", "created_at", "_id"),
         _index(INSTANCES_NAME, "name", "created_at", "_id"),
+        _index(INSTANCES_ENTITIES, "created_at", "_id", only=IS_ENTITY),
     ),
     "history": (_index(HISTORY_ORDER, "instance_id", "execution_id", "seq"),),
     "inbox": (

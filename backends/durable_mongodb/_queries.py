@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import orjson
 
 from durable.backend import InstanceRecord, Page, Query, Wakeup
 from durable_mongodb import _driver
-from durable_mongodb._documents import LIVE, TERMINAL, record_from_document
+from durable_mongodb._documents import LIVE, record_from_document
 from durable_mongodb._indexes import (
     BY_ID,
     INBOX_PARTITION,
     INSTANCES_CREATED,
     INSTANCES_DUE,
+    INSTANCES_ENTITIES,
     INSTANCES_NAME,
     INSTANCES_STATUS,
+    IS_ENTITY,
     IS_WAITING,
 )
 
 _LAST_CHARACTER = "\U0010ffff"
+_IS_NO_ENTITY = {"$or": [{"_id": {"$lt": "@"}}, {"_id": {"$gte": "A"}}]}
 _NEWEST_FIRST = (("created_at", -1), ("_id", -1))
 
 # --- query -----------------------------------------------------------------------------
@@ -30,18 +33,18 @@ _NEWEST_FIRST = (("created_at", -1), ("_id", -1))
 
 async def read_page(instances: _driver.Collection, query: Query) -> Page:
     """See :meth:`durable.backend.Backend.query`. Raises ValueError for a ``continuation`` that no page gave."""
-    conditions = list(_conditions(query))
     found = await instances.find(
-        {"$and": conditions} if conditions else {},
+        {"$and": list(_conditions(query))},
         sort=_NEWEST_FIRST,
         limit=query.page_size + 1,
-        index=_index_for(query) if conditions else None,
+        index=_index_for(query),
     )
     records = tuple(record_from_document(document) for document in found[: query.page_size])
     return Page(records, _continuation(records[-1]) if len(found) > len(records) else None)
 
 
-def _conditions(query: Query) -> Iterator[dict[str, Any]]:
+def _conditions(query: Query) -> Iterator[Mapping[str, Any]]:
+    yield IS_ENTITY if query.entities else _IS_NO_ENTITY
     if query.status:
         yield {"status": {"$in": [status.value for status in query.status]}}
     if query.name is not None:
@@ -66,6 +69,8 @@ def _index_for(query: Query) -> str:
         return INSTANCES_NAME
     if query.id_prefix:
         return BY_ID
+    if query.entities:
+        return INSTANCES_ENTITIES
     return INSTANCES_STATUS if query.status else INSTANCES_CREATED
 
 
@@ -108,7 +113,7 @@ async def find_runnable(
     """See :meth:`durable.backend.Backend.runnable`."""
     among = {"$in": sorted(partitions)}
     found = await _due(instances, among, until, include_busy=include_busy, after=after, limit=limit)
-    for instance_id in await _with_messages(instances, inbox, among, after, limit):
+    for instance_id in await _with_messages(inbox, among, after, limit):
         found[instance_id] = 0
     return [Wakeup(instance_id, found[instance_id]) for instance_id in sorted(found)[:limit]]
 
@@ -134,29 +139,14 @@ async def _due(
 
 
 async def _with_messages(
-    instances: _driver.Collection, inbox: _driver.Collection, partitions: dict[str, Any], after: str | None, limit: int
+    inbox: _driver.Collection, partitions: dict[str, Any], after: str | None, limit: int
 ) -> list[str]:
-    """The first ``limit`` instances, by id, that a message waits for and that have not ended."""
-    found: list[str] = []
-    while len(found) < limit:
-        where: dict[str, Any] = {"partition": partitions} | IS_WAITING
-        if after is not None:
-            where["instance_id"] = {"$gt": after}
-        groups = await inbox.aggregate(
-            [{"$match": where}, {"$group": {"_id": "$instance_id"}}, {"$sort": {"_id": 1}}, {"$limit": limit}],
-            index=INBOX_PARTITION,
-        )
-        ids = [group["_id"] for group in groups]
-        found += await _not_ended(instances, ids)
-        if len(ids) < limit:
-            break
-        after = ids[-1]
-    return found
-
-
-async def _not_ended(instances: _driver.Collection, ids: list[str]) -> list[str]:
-    if not ids:
-        return []
-    where = {"_id": {"$in": ids}, "status": {"$in": TERMINAL}}
-    ended = {document["_id"] for document in await instances.find(where, fields=["_id"], index=BY_ID)}
-    return [instance_id for instance_id in ids if instance_id not in ended]
+    """The first ``limit`` instances, by id, that a message waits for."""
+    where: dict[str, Any] = {"partition": partitions} | IS_WAITING
+    if after is not None:
+        where["instance_id"] = {"$gt": after}
+    groups = await inbox.aggregate(
+        [{"$match": where}, {"$group": {"_id": "$instance_id"}}, {"$sort": {"_id": 1}}, {"$limit": limit}],
+        index=INBOX_PARTITION,
+    )
+    return [group["_id"] for group in groups]

@@ -72,7 +72,7 @@ class Watcher:
     def _hint(self, change: Document) -> Hint:
         if change["ns"]["coll"] == self._instances:
             return Hint(change["documentKey"]["_id"])
-        return Hint(change["fullDocument"]["instance_id"])
+        return Hint(change["fullDocument"]["instance_id"], change["documentKey"]["_id"])
 
     async def _closed_within(self, seconds: float) -> bool:
         try:

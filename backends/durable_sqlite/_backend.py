@@ -149,6 +149,11 @@ class SqliteBackend:
         """See :meth:`durable.backend.Backend.receive`."""
         return await self._reader.run(lambda connection: self._wakeups.receive(connection, instance_ids))
 
+    async def consume(self, messages: Sequence[Message], at: int) -> None:
+        """See :meth:`durable.backend.Backend.consume`."""
+        rows = [(at, message.instance_id, message.message_id) for message in messages]
+        await self._writer.write(lambda connection: self._commits.consume(connection, rows))
+
     # --- finding work
 
     async def runnable(

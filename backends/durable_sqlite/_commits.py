@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from durable.backend import Commit, CommitOutcome, InstanceRecord
+from durable.core.ids import same_start
 from durable_sqlite._rows import (
     CHANGING_COLUMNS,
     RECORD_COLUMNS,
@@ -31,7 +32,9 @@ class CommitRows(NamedTuple):
     create: Row | None
     checkpoint: Row
     change: Row
+    starts: Sequence[Row]
     messages: Sequence[Row]
+    drops: Sequence[Row]
     consumed: Sequence[Row]
 
     @classmethod
@@ -43,13 +46,15 @@ class CommitRows(NamedTuple):
             record_to_row(record) if commit.create else None,
             checkpoint_to_row(commit.checkpoint),
             record_to_change(record),
+            [record_to_row(start.record) for start in commit.starts],
             [message_to_row(message) for message in commit.messages],
+            [(record.instance_id, execution_id) for execution_id in commit.drops],
             [(record.updated_at, record.instance_id, message_id) for message_id in commit.consumed],
         )
 
 
 class CommitStatements:
-    """``create_instances``, ``commit`` and ``send`` of one hub, each to be run in a write transaction."""
+    """``create_instances``, ``commit``, ``send`` and ``consume`` of one hub, each to be run in a write transaction."""
 
     def __init__(self, hub: str) -> None:
         columns = ", ".join(RECORD_COLUMNS)
@@ -58,9 +63,11 @@ class CommitStatements:
             "ON CONFLICT (instance_id) DO NOTHING"
         )
         self._find = f"SELECT {columns} FROM {hub}_instances WHERE instance_id = ?"
+        # rev: a checkpoint that is older than the record and not there is of an execution that was dropped
         self._checkpoint = (
             f"INSERT INTO {hub}_history (instance, execution_id, seq, rev, token, recoveries, format, events) "
-            f"SELECT id, {placeholders(7)} FROM {hub}_instances WHERE instance_id = ? ON CONFLICT DO NOTHING"
+            f"SELECT id, {placeholders(7)} FROM {hub}_instances WHERE instance_id = ? AND rev <= ? "
+            "ON CONFLICT DO NOTHING"
         )
         self._token = (
             f"SELECT token FROM {hub}_history JOIN {hub}_instances ON id = instance "
@@ -71,8 +78,12 @@ class CommitStatements:
             "WHERE instance_id = ? AND rev < ?"
         )
         self._message = (
-            f"INSERT INTO {hub}_inbox (instance_id, message_id, partition, sent_at, event) "
-            f"VALUES ({placeholders(5)}) ON CONFLICT DO NOTHING"
+            f"INSERT INTO {hub}_inbox (instance_id, message_id, partition, sent_at, execution_id, event) "
+            f"VALUES ({placeholders(6)}) ON CONFLICT DO NOTHING"
+        )
+        self._drop = (
+            f"DELETE FROM {hub}_history WHERE instance = (SELECT id FROM {hub}_instances WHERE instance_id = ?) "
+            "AND execution_id = ?"
         )
         self._consume = (
             f"UPDATE {hub}_inbox SET consumed_at = ?, event = NULL "
@@ -87,13 +98,17 @@ class CommitStatements:
             return [None] * len(rows)
         stored = [self._stored(connection, record.instance_id) for record in records]
         return [
-            None if there.execution_id == record.execution_id else there
+            None if same_start(there.execution_id, record.execution_id) else there
             for record, there in zip(records, stored, strict=True)
         ]
 
     def send(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
         """Insert messages whose id is new."""
         connection.executemany(self._message, rows)
+
+    def consume(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
+        """Mark messages, given as ``at, instance_id, message_id``, as tombstones."""
+        connection.executemany(self._consume, rows)
 
     def commit(self, connection: sqlite3.Connection, batch: Sequence[CommitRows]) -> list[CommitOutcome]:
         """Write a batch and what follows from it; the answer of ``commit``."""
@@ -112,19 +127,19 @@ class CommitStatements:
     def _mark_taken(
         self, connection: sqlite3.Connection, batch: Sequence[CommitRows], outcomes: list[CommitOutcome]
     ) -> list[CommitRows]:
-        """Mark the creating commits whose instance id belongs to another execution; the others are returned."""
+        """Mark the creating commits whose instance id belongs to another start; the others are returned."""
         for index, rows in enumerate(batch):
             if rows.create is None or self._stored_token(connection, rows.commit) is not None:
                 continue  # a checkpoint that is there already: a repeated commit, or a conflict
             record = rows.commit.record
-            if self._stored(connection, record.instance_id).execution_id != record.execution_id:
+            if not same_start(self._stored(connection, record.instance_id).execution_id, record.execution_id):
                 outcomes[index] = CommitOutcome.EXISTS
         return _standing(batch, outcomes)
 
     def _mark_conflicts(
         self, connection: sqlite3.Connection, batch: Sequence[CommitRows], outcomes: list[CommitOutcome]
     ) -> list[CommitRows]:
-        """Mark those whose checkpoint another writer holds, or whose instance was purged; the others are returned."""
+        """Mark those whose checkpoint another writer holds, or whose execution is gone; the others are returned."""
         for index, rows in enumerate(batch):
             if outcomes[index] is not CommitOutcome.COMMITTED:
                 continue
@@ -143,12 +158,27 @@ class CommitStatements:
 
     def _follow(self, connection: sqlite3.Connection, committed: Sequence[CommitRows], *, all_new: bool) -> None:
         """What ``settle`` does in other backends. A record that was inserted just now is up to date."""
-        if messages := [row for rows in committed for row in rows.messages]:
+        messages = [row for rows in committed for row in rows.messages]
+        if starts := [row for rows in committed for row in rows.starts]:
+            messages = self._start(connection, committed, starts) + messages
+        if messages:
             connection.executemany(self._message, messages)
+        if drops := [row for rows in committed for row in rows.drops]:
+            connection.executemany(self._drop, drops)
         if changes := [rows.change for rows in committed if rows.create is None or not all_new]:
             connection.executemany(self._change, changes)
         if consumed := [row for rows in committed for row in rows.consumed]:
             connection.executemany(self._consume, consumed)
+
+    def _start(self, connection: sqlite3.Connection, committed: Sequence[CommitRows], rows: Sequence[Row]) -> list[Row]:
+        """Create what is started, as ``rows``; returned are the messages to send where an id is taken."""
+        starts = [start for one in committed for start in one.commit.starts]
+        taken = self.create(connection, [start.record for start in starts], rows)
+        return [
+            message_to_row(start.otherwise)
+            for start, stranger in zip(starts, taken, strict=True)
+            if stranger is not None and start.otherwise is not None
+        ]
 
 
 def _standing(batch: Sequence[CommitRows], outcomes: Sequence[CommitOutcome]) -> list[CommitRows]:

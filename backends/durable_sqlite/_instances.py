@@ -12,9 +12,12 @@ import orjson
 
 from durable.backend import Annotation, Checkpoint, InstanceRecord, Page, Query
 from durable_sqlite._rows import (
+    ENTITIES,
+    ORCHESTRATIONS,
     RECORD_COLUMNS,
     TERMINAL,
     checkpoint_from_row,
+    mapping_text,
     placeholders,
     record_from_row,
 )
@@ -34,7 +37,9 @@ class InstanceStatements:
             f"FROM {hub}_history WHERE instance = (SELECT id FROM {hub}_instances WHERE instance_id = ?) "
             "AND execution_id = ? AND seq >= ? ORDER BY seq LIMIT ?"
         )
-        self._annotate = f"UPDATE {hub}_instances SET problem = ?, recoveries = ? WHERE instance_id = ? AND rev = ?"
+        self._annotate = (
+            f"UPDATE {hub}_instances SET problem = ?, recoveries = ?, heartbeats = ? WHERE instance_id = ? AND rev = ?"
+        )
         self._terminal = f"SELECT instance_id, id FROM {hub}_instances WHERE instance_id = ? AND status IN ({TERMINAL})"
         self._purge = tuple(
             f"DELETE FROM {hub}_{table} WHERE {column} = ?"
@@ -69,7 +74,7 @@ class InstanceStatements:
     def query(self, connection: sqlite3.Connection, query: Query) -> Page:
         """The answer of ``query``. Raises ValueError for a ``continuation`` that no page gave."""
         conditions, values = _conditions(query)
-        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+        where = f" WHERE {' AND '.join(conditions)}"
         order = " ORDER BY created_at DESC, instance_id DESC LIMIT ?"
         rows = connection.execute(self._select + where + order, (*values, query.page_size + 1)).fetchall()
         page = rows[: query.page_size]
@@ -78,7 +83,10 @@ class InstanceStatements:
 
     def annotate(self, connection: sqlite3.Connection, annotations: Sequence[Annotation]) -> None:
         """See ``annotate`` of the port."""
-        rows = [(note.problem, note.recoveries, note.instance_id, note.rev) for note in annotations]
+        rows = [
+            (note.problem, note.recoveries, mapping_text(note.heartbeats), note.instance_id, note.rev)
+            for note in annotations
+        ]
         connection.executemany(self._annotate, rows)
 
     def purge(self, connection: sqlite3.Connection, instance_ids: Collection[str]) -> int:
@@ -101,7 +109,7 @@ class InstanceStatements:
 
 
 def _conditions(query: Query) -> tuple[list[str], list[Any]]:
-    conditions: list[str] = []
+    conditions = [ENTITIES if query.entities else ORCHESTRATIONS]
     values: list[Any] = []
     if query.status:
         conditions.append(f"status IN ({placeholders(len(query.status))})")

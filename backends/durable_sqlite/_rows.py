@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -11,7 +11,7 @@ import orjson
 from durable.backend import Checkpoint, InstanceRecord, Message
 from durable.core.codec import FORMAT, event_from_dict, failure_from_dict, failure_to_dict
 from durable.core.errors import FailureDetails, UnsupportedHistoryError
-from durable.core.events import HistoryEvent
+from durable.core.events import HistoryEvent, ParentInstance
 from durable.core.state import RuntimeStatus
 
 Row = tuple[Any, ...]
@@ -20,6 +20,7 @@ RECORD_COLUMNS = tuple(field.name for field in fields(InstanceRecord))
 CHANGING_COLUMNS = (
     "execution_id",
     "updated_at",
+    "input",
     "status",
     "due_at",
     "completed_at",
@@ -28,12 +29,18 @@ CHANGING_COLUMNS = (
     "failure",
     "problem",
     "recoveries",
+    "heartbeats",
     "rev",
 )
 TERMINAL = ", ".join(f"'{status.value}'" for status in RuntimeStatus if status.is_terminal)
 """The terminal states as SQL, to stand in ``IN (...)``."""
 
-_STATUS, _TAGS, _FAILURE = (RECORD_COLUMNS.index(name) for name in ("status", "tags", "failure"))
+ORCHESTRATIONS, ENTITIES = "substr(instance_id, 1, 1) != '@'", "substr(instance_id, 1, 1) = '@'"
+"""What a record is of, as SQL. A partial index serves a query that has its condition letter for letter."""
+
+_JSON_FIELDS = ("tags", "failure", "parent", "heartbeats")
+_STATUS = RECORD_COLUMNS.index("status")
+_TAGS, _FAILURE, _PARENT, _HEARTBEATS = (RECORD_COLUMNS.index(name) for name in _JSON_FIELDS)
 _STATUS_TEXT = {status: str(status.value) for status in RuntimeStatus}  # sqlite3 binds a plain str several times faster
 
 
@@ -51,8 +58,10 @@ def record_to_row(record: InstanceRecord) -> Row:
     """The row of RECORD_COLUMNS."""
     row = [getattr(record, name) for name in RECORD_COLUMNS]
     row[_STATUS] = _STATUS_TEXT[record.status]
-    row[_TAGS] = None if record.tags is None else orjson.dumps(dict(record.tags)).decode()
+    row[_TAGS] = mapping_text(record.tags)
     row[_FAILURE] = _failure_text(record.failure)
+    row[_PARENT] = None if record.parent is None else orjson.dumps(record.parent).decode()
+    row[_HEARTBEATS] = mapping_text(record.heartbeats)
     return tuple(row)
 
 
@@ -60,10 +69,13 @@ def record_from_row(row: Row) -> InstanceRecord:
     """The record that :func:`record_to_row` stored."""
     values = list(row)
     values[_STATUS] = RuntimeStatus(values[_STATUS])
-    if values[_TAGS] is not None:
-        values[_TAGS] = orjson.loads(values[_TAGS])
+    for index in (_TAGS, _FAILURE, _PARENT, _HEARTBEATS):
+        if values[index] is not None:
+            values[index] = orjson.loads(values[index])
     if values[_FAILURE] is not None:
-        values[_FAILURE] = failure_from_dict(orjson.loads(values[_FAILURE]))
+        values[_FAILURE] = failure_from_dict(values[_FAILURE])
+    if values[_PARENT] is not None:
+        values[_PARENT] = ParentInstance(**values[_PARENT])
     return InstanceRecord(*values)
 
 
@@ -72,6 +84,7 @@ def record_to_change(record: InstanceRecord) -> Row:
     return (
         record.execution_id,
         record.updated_at,
+        record.input,
         _STATUS_TEXT[record.status],
         record.due_at,
         record.completed_at,
@@ -80,6 +93,7 @@ def record_to_change(record: InstanceRecord) -> Row:
         _failure_text(record.failure),
         record.problem,
         record.recoveries,
+        mapping_text(record.heartbeats),
         record.rev,
         record.instance_id,
         record.rev,
@@ -87,7 +101,7 @@ def record_to_change(record: InstanceRecord) -> Row:
 
 
 def checkpoint_to_row(checkpoint: Checkpoint) -> Row:
-    """``execution_id, seq, rev, token, recoveries, format, events``, then ``instance_id`` for the condition."""
+    """``execution_id, seq, rev, token, recoveries, format, events``, then ``instance_id, rev`` for the condition."""
     return (
         checkpoint.execution_id,
         checkpoint.seq,
@@ -97,6 +111,7 @@ def checkpoint_to_row(checkpoint: Checkpoint) -> Row:
         FORMAT,
         orjson.dumps(checkpoint.events).decode(),  # the JSON form of an event is its stored form
         checkpoint.instance_id,
+        checkpoint.rev,
     )
 
 
@@ -113,15 +128,21 @@ def checkpoint_from_row(instance_id: str, execution_id: str, row: Row) -> Checkp
 
 
 def message_to_row(message: Message) -> Row:
-    """``instance_id, message_id, partition, sent_at, event``."""
+    """``instance_id, message_id, partition, sent_at, execution_id, event``."""
     event = _event_text(message.event)
-    return (message.instance_id, message.message_id, message.partition, message.sent_at, event)
+    key = (message.instance_id, message.message_id)
+    return (*key, message.partition, message.sent_at, message.execution_id, event)
 
 
 def message_from_row(row: Row) -> Message:
-    """The message of a row ``message_id, instance_id, partition, sent_at, event``. Raises UnsupportedHistoryError."""
-    message_id, instance_id, partition, sent_at, event = row
-    return Message(message_id, instance_id, partition, sent_at, event_from_dict(orjson.loads(event)))
+    """The message of a row with its fields in their order. Raises UnsupportedHistoryError."""
+    message_id, instance_id, partition, sent_at, event, execution_id = row
+    return Message(message_id, instance_id, partition, sent_at, event_from_dict(orjson.loads(event)), execution_id)
+
+
+def mapping_text(mapping: Mapping[str, str] | None) -> str | None:
+    """The column of a mapping of texts."""
+    return None if mapping is None else orjson.dumps(dict(mapping)).decode()
 
 
 def _event_text(event: HistoryEvent) -> str:

@@ -6,7 +6,8 @@ several hubs share a file.
 * ``history`` and ``instances`` are joined by ``instances.id``, a small number that counts up. Instances that live at
   the same time have neighbouring numbers, so that a batch's checkpoints land on few pages; text keys would spread them.
 * ``inbox`` is clustered by instance. A consumed message stays as a tombstone without its event.
-* Each index is paid for at every commit. Partial ones hold only what waits.
+* Each index is paid for at every commit. Partial ones hold only what waits, and of orchestrations and entities, which
+  are never listed together, one kind each.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import time
 
 from durable.backend import BackendError
 from durable.core.ids import check_hub_name
+from durable_sqlite._rows import ENTITIES, ORCHESTRATIONS
 from durable_sqlite._threads import translated
 from durable_sqlite._url import Location
 
@@ -43,9 +45,12 @@ CREATE TABLE {hub}_instances (
     custom_status TEXT,
     failure TEXT,
     problem TEXT,
-    recoveries INTEGER NOT NULL
+    recoveries INTEGER NOT NULL,
+    parent TEXT,
+    heartbeats TEXT
 );
-CREATE INDEX {hub}_instances_created ON {hub}_instances (created_at);
+CREATE INDEX {hub}_instances_created ON {hub}_instances (created_at) WHERE {orchestrations};
+CREATE INDEX {hub}_entities_created ON {hub}_instances (created_at) WHERE {entities};
 CREATE INDEX {hub}_instances_due ON {hub}_instances (due_at, partition) WHERE due_at IS NOT NULL;
 CREATE TABLE {hub}_history (
     instance INTEGER NOT NULL,
@@ -63,6 +68,7 @@ CREATE TABLE {hub}_inbox (
     message_id TEXT NOT NULL,
     partition INTEGER NOT NULL,
     sent_at INTEGER NOT NULL,
+    execution_id TEXT,
     consumed_at INTEGER,
     event TEXT,
     PRIMARY KEY (instance_id, message_id)
@@ -158,7 +164,7 @@ def prepare_hub(connection: sqlite3.Connection, hub: str, partition_count: int) 
     meta = dict(connection.execute(f"SELECT key, value FROM {hub}_meta"))
     if meta:
         return _check_meta(hub, meta)
-    for statement in _TABLES.format(hub=hub).split(";"):
+    for statement in _TABLES.format(hub=hub, orchestrations=ORCHESTRATIONS, entities=ENTITIES).split(";"):
         connection.execute(statement)
     entries = {"schema": SCHEMA_VERSION, "hub": hub, "partitions": partition_count}
     connection.executemany(f"INSERT INTO {hub}_meta VALUES (?, ?)", entries.items())

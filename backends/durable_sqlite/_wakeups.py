@@ -19,7 +19,7 @@ class WakeupStatements:
         self._runnable = _runnable(hub)
         # INDEXED BY: the key leads to an instance's messages too, but through all its tombstones
         self._receive = (
-            f"SELECT message_id, instance_id, partition, sent_at, event FROM {hub}_inbox "
+            f"SELECT message_id, instance_id, partition, sent_at, event, execution_id FROM {hub}_inbox "
             f"INDEXED BY {hub}_inbox_waiting WHERE consumed_at IS NULL AND instance_id = ?"
         )
         self._sweep_inbox = (
@@ -73,11 +73,9 @@ def _runnable(hub: str) -> str:
     busy = f"{instances} due_at = 0 AND :busy AND :until >= 0 {page}"
     timers = f"{instances} due_at <= :until AND due_at != 0 AND due_at IS NOT NULL {page}"
     messages = (
-        f"SELECT DISTINCT inbox.instance_id, 0 AS due_at FROM {hub}_inbox AS inbox INDEXED BY {hub}_inbox_waiting "
-        f"LEFT JOIN {hub}_instances AS instances ON instances.instance_id = inbox.instance_id "
-        "WHERE inbox.consumed_at IS NULL AND inbox.instance_id > :after "
-        "AND inbox.partition IN (SELECT value FROM json_each(:partitions)) "
-        f"AND (instances.status IS NULL OR instances.status NOT IN ({TERMINAL})) {page}"
+        f"SELECT DISTINCT instance_id, 0 AS due_at FROM {hub}_inbox INDEXED BY {hub}_inbox_waiting "
+        "WHERE consumed_at IS NULL AND instance_id > :after "
+        f"AND partition IN (SELECT value FROM json_each(:partitions)) {page}"
     )
     branches = " UNION ALL ".join(f"SELECT * FROM ({branch})" for branch in (busy, timers, messages))
     return f"SELECT instance_id, min(due_at) FROM ({branches}) GROUP BY instance_id {page}"

@@ -13,14 +13,15 @@ from operator import attrgetter
 from typing import Any, get_args
 
 from durable.core.errors import FailureDetails, UnsupportedHistoryError
-from durable.core.events import HistoryEvent
+from durable.core.events import HistoryEvent, ParentInstance, PreviousAttempt
 
 FORMAT = 1
 """Version of the stored form, kept in each checkpoint; raise it when an old reader would misread."""
 
+_PARTS = (ParentInstance, PreviousAttempt)
 _CLASSES: dict[str, type[Any]] = {cls.__name__: cls for cls in get_args(HistoryEvent)}
 _FIELDS: dict[type[Any], tuple[str, ...]] = {
-    cls: tuple(f.name for f in fields(cls) if f.init) for cls in (*_CLASSES.values(), FailureDetails)
+    cls: tuple(f.name for f in fields(cls) if f.init) for cls in (*_CLASSES.values(), FailureDetails, *_PARTS)
 }
 
 
@@ -38,6 +39,8 @@ def failure_to_dict(failure: FailureDetails) -> dict[str, Any]:
     """The stored form of a failure, its causes nested."""
     values = zip(_FIELDS[FailureDetails], _GETTERS[FailureDetails](failure), strict=True)
     stored = {name: value for name, value in values if value is not None}
+    if failure.bases is not None:
+        stored["bases"] = list(failure.bases)
     if failure.cause is not None:
         stored["cause"] = failure_to_dict(failure.cause)
     return stored
@@ -51,7 +54,34 @@ def failure_from_dict(stored: Mapping[str, Any]) -> FailureDetails:
         stored["message"],
         stored.get("stack_trace"),
         failure_from_dict(cause) if cause is not None else None,
+        stored.get("non_retryable"),
+        stored.get("retry_after"),
+        tuple(stored["bases"]) if stored.get("bases") is not None else None,
     )
+
+
+def _stored(value: Any) -> Any:
+    """The stored form of a field that is not a plain value."""
+    if type(value) is FailureDetails:
+        return failure_to_dict(value)
+    if type(value) in _PARTS:
+        return {name: part for name in _FIELDS[type(value)] if (part := getattr(value, name)) is not None}
+    if type(value) is tuple:
+        return [_stored(part) for part in value]
+    return event_to_dict(value) if type(value) in _FIELDS else value
+
+
+_READ: dict[str, Callable[[Any], Any]] = {
+    "failure": failure_from_dict,
+    "parent": lambda stored: ParentInstance(**stored),
+    "previous": lambda stored: PreviousAttempt(**stored),
+    "events": lambda stored: tuple(event_from_dict(one) for one in stored),
+    "scheduled": lambda stored: tuple(event_from_dict(one) for one in stored),
+    "lock_set": tuple,
+    "children": tuple,
+    "locked_by": tuple,
+}
+"""How fields that hold more than a plain value are read, by name."""
 
 
 def event_to_dict(event: HistoryEvent) -> dict[str, Any]:
@@ -59,8 +89,8 @@ def event_to_dict(event: HistoryEvent) -> dict[str, Any]:
     cls = type(event)
     values = zip(_FIELDS[cls], _GETTERS[cls](event), strict=True)
     stored: dict[str, Any] = {"type": cls.__name__} | {name: value for name, value in values if value is not None}
-    if "failure" in stored:
-        stored["failure"] = failure_to_dict(stored["failure"])
+    for name in _READ.keys() & stored.keys():
+        stored[name] = _stored(stored[name])
     return stored
 
 
@@ -77,9 +107,10 @@ def event_from_dict(stored: Mapping[str, Any]) -> HistoryEvent:
         raise UnsupportedHistoryError(
             f"history event of type {name!r} is not known to this version of durable; upgrade this worker"
         )
-    if values.get("failure") is not None:
-        values["failure"] = failure_from_dict(values["failure"])
     try:
+        for field in _READ.keys() & values.keys():
+            if values[field] is not None:
+                values[field] = _READ[field](values[field])
         event: HistoryEvent = cls(**values)
     except TypeError as error:
         raise UnsupportedHistoryError(

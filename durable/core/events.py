@@ -6,22 +6,64 @@ integer microseconds since the epoch, UTC: BSON dates keep milliseconds only and
 change a value at replay. Payloads (``input``, ``result``, ``status``) are JSON text, opaque here.
 
 ``type`` is the event's name, so that its JSON form by orjson is already the stored form.
-
-A turn is recorded as the events that arrived, OrchestratorStarted, what the code decided,
-OrchestratorCompleted. A *command* is a decision event that is not committed yet.
+``at`` is the user's source line, for messages only. ``message_id`` names the message that brought an
+event, by which a second delivery is recognized.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import field
 from typing import TypeAlias
 
+from durable.core.entity_events import (
+    EntityLockGranted,
+    EntityLockRequested,
+    EntityOperationCalled,
+    EntityOperationCompleted,
+    EntityOperationFailed,
+    EntityOperationSignaled,
+    EntityStateSet,
+    EntityUnlockSent,
+)
 from durable.core.errors import FailureDetails
 from durable.core.values import value
 
+__all__ = [
+    "EntityLockGranted",
+    "EntityLockRequested",
+    "EntityOperationCalled",
+    "EntityOperationCompleted",
+    "EntityOperationFailed",
+    "EntityOperationSignaled",
+    "EntityStateSet",
+    "EntityUnlockSent",
+]
+
 ORDER_RULE = 1
 """Version of the rule "apply one event, run to quiescence, next event" (``ExecutionStarted.engine``)."""
+
+
+@value
+class ParentInstance:
+    """Which call of which instance a sub-orchestration answers, and the instance at the top of the tree."""
+
+    instance_id: str
+    execution_id: str
+    task_id: int
+    root_instance_id: str
+
+
+@value
+class PreviousAttempt:
+    """What a retried call hands to its next attempt: how many there were, the first one's task, the last heartbeat."""
+
+    attempts: int
+    first_task_id: int
+    heartbeat: str | None = None
+
+
+# --- the execution -------------------------------------------------------------------------
 
 
 @value
@@ -38,6 +80,7 @@ class ExecutionStarted:
     tags: Mapping[str, str] | None = None
     engine: int = ORDER_RULE
     runtime: str | None = None  # Python and anyio versions: callback order may differ between them
+    parent: ParentInstance | None = None
 
 
 @value
@@ -49,16 +92,134 @@ class OrchestratorStarted:
 
 
 @value
+class OrchestratorCompleted:
+    """The turn came to rest; the events up to here are one checkpoint."""
+
+    type: str = field(init=False, default="OrchestratorCompleted", repr=False)
+    timestamp: int
+
+
+@value
+class CustomStatusSet:
+    type: str = field(init=False, default="CustomStatusSet", repr=False)
+    timestamp: int
+    status: str
+
+
+@value
+class VersionMarker:
+    """The code asked ``ctx.patched(patch_id)`` for the first time, and went the new way."""
+
+    type: str = field(init=False, default="VersionMarker", repr=False)
+    timestamp: int
+    patch_id: str
+
+
+@value
+class ContinueAsNew:
+    """The execution ended and ``execution_id`` follows it with the arguments ``input``.
+
+    ``events`` were received and did not reach the code; they are sent to the instance again.
+    """
+
+    type: str = field(init=False, default="ContinueAsNew", repr=False)
+    timestamp: int
+    execution_id: str
+    input: str
+    events: tuple[Kept, ...] = ()
+
+
+@value
+class ExecutionCompleted:
+    """The execution ended: ``status`` is a terminal one; with ``result``, or with ``failure``."""
+
+    type: str = field(init=False, default="ExecutionCompleted", repr=False)
+    timestamp: int
+    status: str
+    result: str | None = None
+    failure: FailureDetails | None = None
+
+
+# --- management, from outside ---------------------------------------------------------------
+
+
+@value
+class ExecutionTerminated:
+    """The instance is to end now, without its code being asked; ``input`` becomes its output.
+
+    ``recurse`` says that its sub-orchestrations are to end, too.
+    """
+
+    type: str = field(init=False, default="ExecutionTerminated", repr=False)
+    timestamp: int
+    input: str | None = None
+    recurse: bool = True
+    message_id: str | None = None
+
+
+@value
+class ExecutionCancelRequested:
+    """The orchestrator is to be cancelled: CancelledError at its await.
+
+    With ``terminate_with`` (a JSON value) the instance ends as Terminated with that output, whatever the code does.
+    """
+
+    type: str = field(init=False, default="ExecutionCancelRequested", repr=False)
+    timestamp: int
+    reason: str | None = None
+    terminate_with: str | None = None
+    message_id: str | None = None
+
+
+@value
+class ExecutionSuspended:
+    """What arrives from here on waits for ExecutionResumed."""
+
+    type: str = field(init=False, default="ExecutionSuspended", repr=False)
+    timestamp: int
+    reason: str | None = None
+    message_id: str | None = None
+
+
+@value
+class ExecutionResumed:
+    type: str = field(init=False, default="ExecutionResumed", repr=False)
+    timestamp: int
+    reason: str | None = None
+    message_id: str | None = None
+
+
+@value
+class ExecutionRewound:
+    """The turns from event number ``keep`` on count no more; what succeeded in them is kept, what failed runs again.
+
+    ``children`` are the tasks whose sub-orchestrations are rewound, too.
+    """
+
+    type: str = field(init=False, default="ExecutionRewound", repr=False)
+    timestamp: int
+    keep: int = 0
+    children: tuple[int, ...] = ()
+    reason: str | None = None
+    message_id: str | None = None
+
+
+# --- activities and timers ------------------------------------------------------------------
+
+
+@value
 class TaskScheduled:
-    """The orchestrator called an activity. ``at`` is the calling source line, for messages only."""
+    """The orchestrator called an activity. ``timeout`` and ``heartbeat_timeout`` (microseconds) are for one attempt."""
 
     type: str = field(init=False, default="TaskScheduled", repr=False)
     timestamp: int
     task_id: int
     name: str
     input: str
-    timeout: int | None = None  # microseconds for one attempt
+    timeout: int | None = None
     at: str | None = None
+    heartbeat_timeout: int | None = None
+    previous: PreviousAttempt | None = None
 
 
 @value
@@ -76,7 +237,7 @@ class TaskCompleted:
 
 @value
 class TaskFailed:
-    """An activity raised, timed out, or was given up as poison."""
+    """An activity raised, timed out, or was given up as poison. ``heartbeat`` is the last it reported."""
 
     type: str = field(init=False, default="TaskFailed", repr=False)
     timestamp: int
@@ -85,15 +246,29 @@ class TaskFailed:
     attempt: int = 1
     started_at: int | None = None
     worker: str | None = None
+    heartbeat: str | None = None
+
+
+@value
+class TaskDeferred:
+    """The activity returned, and will be completed from outside by its task token."""
+
+    type: str = field(init=False, default="TaskDeferred", repr=False)
+    timestamp: int
+    task_id: int
 
 
 @value
 class TaskCancelRequested:
-    """The orchestrator no longer waits for this activity or timer; its outcome is not recorded."""
+    """The orchestrator no longer waits for this activity, timer, child or entity; its outcome is not recorded.
+
+    ``terminate`` is for a child that is to end without being asked.
+    """
 
     type: str = field(init=False, default="TaskCancelRequested", repr=False)
     timestamp: int
     task_id: int
+    terminate: bool = False
 
 
 @value
@@ -113,81 +288,103 @@ class TimerFired:
     fire_at: int
 
 
-@value
-class CustomStatusSet:
-    type: str = field(init=False, default="CustomStatusSet", repr=False)
-    timestamp: int
-    status: str
+# --- other orchestrations -------------------------------------------------------------------
 
 
 @value
-class OrchestratorCompleted:
-    """The turn came to rest; the events up to here are one checkpoint."""
+class SubOrchestrationInstanceCreated:
+    """The orchestrator called another one, or (``detached``) started one that it does not wait for."""
 
-    type: str = field(init=False, default="OrchestratorCompleted", repr=False)
+    type: str = field(init=False, default="SubOrchestrationInstanceCreated", repr=False)
     timestamp: int
+    task_id: int
+    instance_id: str
+    name: str
+    input: str
+    version: str | None = None
+    tags: Mapping[str, str] | None = None
+    parent_close: str = "terminate"
+    detached: bool = False
+    at: str | None = None
 
 
 @value
-class ExecutionCompleted:
-    """The execution ended: ``status`` is ``"Completed"`` with ``result`` or ``"Failed"`` with ``failure``."""
-
-    type: str = field(init=False, default="ExecutionCompleted", repr=False)
+class SubOrchestrationInstanceCompleted:
+    type: str = field(init=False, default="SubOrchestrationInstanceCompleted", repr=False)
     timestamp: int
-    status: str
-    result: str | None = None
-    failure: FailureDetails | None = None
+    task_id: int
+    result: str
 
 
-HistoryEvent: TypeAlias = (
+@value
+class SubOrchestrationInstanceFailed:
+    type: str = field(init=False, default="SubOrchestrationInstanceFailed", repr=False)
+    timestamp: int
+    task_id: int
+    failure: FailureDetails
+
+
+@value
+class EventRaised:
+    """An external event came."""
+
+    type: str = field(init=False, default="EventRaised", repr=False)
+    timestamp: int
+    name: str
+    input: str
+    message_id: str | None = None
+
+
+@value
+class EventSent:
+    """The orchestrator sent an external event to another instance."""
+
+    type: str = field(init=False, default="EventSent", repr=False)
+    timestamp: int
+    task_id: int
+    instance_id: str
+    name: str
+    input: str
+
+
+Kept: TypeAlias = EventRaised | ExecutionCancelRequested
+"""What the next execution gets of what this one received."""
+
+ArrivedEvent: TypeAlias = (
     ExecutionStarted
-    | OrchestratorStarted
-    | TaskScheduled
     | TaskCompleted
     | TaskFailed
+    | TaskDeferred
+    | TimerFired
+    | SubOrchestrationInstanceCompleted
+    | SubOrchestrationInstanceFailed
+    | EventRaised
+    | EntityOperationCompleted
+    | EntityOperationFailed
+    | EntityLockGranted
+    | ExecutionTerminated
+    | ExecutionCancelRequested
+    | ExecutionSuspended
+    | ExecutionResumed
+    | ExecutionRewound
+)
+"""Events that come to an orchestration from outside and open a turn."""
+
+Decision: TypeAlias = (
+    TaskScheduled
     | TaskCancelRequested
     | TimerCreated
-    | TimerFired
+    | SubOrchestrationInstanceCreated
+    | EventSent
+    | EntityOperationCalled
+    | EntityOperationSignaled
+    | EntityLockRequested
+    | EntityUnlockSent
     | CustomStatusSet
-    | OrchestratorCompleted
+    | VersionMarker
+    | ContinueAsNew
     | ExecutionCompleted
 )
+"""Events that the orchestrator's code causes. A *command* is one that is not committed yet."""
 
-ArrivedEvent: TypeAlias = ExecutionStarted | TaskCompleted | TaskFailed | TimerFired
-"""Events that come to an instance from outside and open a turn."""
-
-Decision: TypeAlias = TaskScheduled | TaskCancelRequested | TimerCreated | CustomStatusSet | ExecutionCompleted
-"""Events that the orchestrator's code causes; before the commit they are commands."""
-
-
-@value
-class RecordedTurn:
-    """One committed turn, taken apart: what arrived, when it ran, what the code decided."""
-
-    arrived: tuple[ArrivedEvent, ...]
-    timestamp: int
-    decisions: tuple[Decision, ...]
-
-
-def split_turns(history: Iterable[HistoryEvent]) -> Iterator[RecordedTurn]:
-    """Cut a history into its turns. Raises ValueError when the rows are not whole turns."""
-    arrived: list[ArrivedEvent] = []
-    decisions: list[Decision] = []
-    timestamp: int | None = None
-    for event in history:
-        match event:
-            case OrchestratorStarted():
-                timestamp = event.timestamp
-            case OrchestratorCompleted() if timestamp is not None:
-                yield RecordedTurn(tuple(arrived), timestamp, tuple(decisions))
-                arrived, decisions, timestamp = [], [], None
-            case ExecutionStarted() | TaskCompleted() | TaskFailed() | TimerFired() if timestamp is None:
-                arrived.append(event)
-            case (
-                TaskScheduled() | TaskCancelRequested() | TimerCreated() | CustomStatusSet() | ExecutionCompleted()
-            ) if timestamp is not None:
-                decisions.append(event)
-            case _:
-                raise ValueError(f"history rows are out of order: unexpected {event}")
-    if arrived or decisions or timestamp is not None:
-        raise ValueError("history ends inside a turn: OrchestratorCompleted is missing")
+HistoryEvent: TypeAlias = ArrivedEvent | OrchestratorStarted | Decision | EntityStateSet | OrchestratorCompleted

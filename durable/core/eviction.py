@@ -6,12 +6,15 @@ it does while it ends may count, and nothing of it may be left in the process.
 
 from __future__ import annotations
 
+import gc
 import sys
 from asyncio import tasks as _tasks
-from types import CoroutineType
+from types import AsyncGeneratorType, CoroutineType
 from typing import Any
 
 from durable.core.futures import Task
+
+_GENERATOR_STEPS = frozenset({"anext_awaitable", "async_generator_asend", "async_generator_athrow"})
 
 
 def close_task(task: Task) -> None:
@@ -29,15 +32,29 @@ def close_task(task: Task) -> None:
 
 
 def _awaiting(coro: Any) -> list[Any]:
-    """The task's coroutine, the one it awaits, and so on inwards."""
+    """The task's coroutine, the one it awaits, and so on inwards, also through async generators."""
     chain = [coro]
-    while isinstance(inner := getattr(chain[-1], "cr_await", None), CoroutineType):
+    while isinstance(inner := _awaited(chain[-1]), CoroutineType | AsyncGeneratorType):
         chain.append(inner)
     return chain
 
 
+def _awaited(outer: Any) -> Any:
+    inner = getattr(outer, "cr_await", None) or getattr(outer, "ag_await", None)
+    # A step of an async generator closes nothing inside of it before 3.13, and shows it to the garbage collector only.
+    while type(inner).__name__ in _GENERATOR_STEPS:
+        inner = next((one for one in gc.get_referents(inner) if _leads_inwards(one)), None)
+    return inner
+
+
+def _leads_inwards(referent: Any) -> bool:
+    return isinstance(referent, AsyncGeneratorType) or type(referent).__name__ in _GENERATOR_STEPS
+
+
 def _close_all(chain: list[Any]) -> None:
     for coro in reversed(chain):
+        if isinstance(coro, AsyncGeneratorType):
+            continue  # what awaits it closes it, where Python does that
         try:
             coro.close()
         except KeyboardInterrupt:

@@ -7,6 +7,7 @@ Limits as in Durable Functions: instance ids have 1-256 characters, do not start
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from zlib import crc32
 
 _FORBIDDEN = re.compile(r"[/\\#?\x00-\x1f\x7f-\x9f]")
@@ -37,6 +38,13 @@ def check_instance_id(instance_id: str) -> str:
     return instance_id
 
 
+def check_event_name(name: str) -> str:
+    """Return an external event's name, or raise ValueError naming the rule it breaks."""
+    if not isinstance(name, str) or not 1 <= len(name) <= 256 or not name.isprintable():
+        raise ValueError(f"event name {name!r} must be 1 to 256 printable characters")
+    return name
+
+
 def check_hub_name(name: str) -> str:
     """Return the task hub's ``name``, or raise ValueError naming the rule it breaks."""
     if not _HUB_NAME.fullmatch(name):
@@ -56,6 +64,35 @@ def checkpoint_id(instance_id: str, execution_id: str, seq: int) -> str:
     return f"{instance_id}/{execution_id}/{seq:08d}"
 
 
+def next_execution_id(execution_id: str) -> str:
+    """The id of the execution that follows when one continues as new."""
+    start, generation = _start_and_generation(execution_id)
+    return f"{start}.{generation + 1}"
+
+
+def earlier_execution_id(execution_id: str, back: int) -> str | None:
+    """The id of the execution ``back`` generations before; None: there was none."""
+    start, generation = _start_and_generation(execution_id)
+    if back > generation:
+        return None
+    return start if back == generation else f"{start}.{generation - back}"
+
+
+def generation_of(execution_id: str) -> int:
+    """How often the instance had continued as new when this execution began."""
+    return _start_and_generation(execution_id)[1]
+
+
+def same_start(execution_id: str, other: str) -> bool:
+    """Whether two executions go back to the same start of an instance."""
+    return _start_and_generation(execution_id)[0] == _start_and_generation(other)[0]
+
+
+def _start_and_generation(execution_id: str) -> tuple[str, int]:
+    start, _, generation = execution_id.partition(".")
+    return start, int(generation or 0)
+
+
 def hash_salt(instance_id: str) -> int:
     """Base of the hashes of an instance's tasks.
 
@@ -63,3 +100,44 @@ def hash_salt(instance_id: str) -> int:
     process-wide registries and make starting them quadratic.
     """
     return crc32(instance_id.encode()) << 24
+
+
+@dataclass(frozen=True, slots=True)
+class EntityId:
+    """Which entity: its ``name`` (case does not count; kept in lower case) and its ``key`` (case counts).
+
+    Its text, ``@name@key``, is the id of the instance that it is. Raises ValueError naming the rule it breaks.
+    """
+
+    name: str
+    key: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", check_entity_name(self.name))
+        if not isinstance(self.key, str) or not self.key:
+            raise ValueError(f"entity key must be a text that is not empty, not {self.key!r}")
+        check_instance_id(f"{self.name}@{self.key}")
+
+    def __str__(self) -> str:
+        return f"@{self.name}@{self.key}"
+
+    @classmethod
+    def parse(cls, text: str) -> EntityId:
+        """The id whose text is ``@name@key``. Raises ValueError for any other text."""
+        start, name, key = (*text.split("@", 2), "", "")[:3]
+        if start or not name or not key:
+            raise ValueError(f"{text!r} is not the id of an entity; it must be @name@key")
+        return cls(name, key)
+
+
+def is_entity(instance_id: str) -> bool:
+    """Whether an instance is an entity."""
+    return instance_id.startswith("@")
+
+
+def check_entity_name(name: str) -> str:
+    """An entity's name in lower case, or ValueError naming the rule it breaks."""
+    if not isinstance(name, str) or not name or "@" in name or len(name) > 100:
+        raise ValueError(f"entity name {name!r} must have 1 to 100 characters and no '@'")
+    check_instance_id(name)
+    return name.lower()

@@ -20,6 +20,7 @@ from asyncio import tasks as _tasks
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from contextvars import Context, copy_context
+from math import isnan
 from typing import Any
 
 from durable.core.errors import LoopDiscardedError, NonDeterminismError, RunawayTurnError
@@ -120,6 +121,8 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
     ) -> Handle:
         if not self._accepting:
             self._refuse_work()
+        if isnan(when):
+            raise ValueError("the time of a timer must be a number, not NaN")
         handle = Handle(callback, args, self, context, when)
         if when <= self._now:
             self._ready.append(handle)

@@ -28,6 +28,7 @@ from durable.backend import (
     Message,
     Page,
     Query,
+    Start,
     Topology,
     Wakeup,
     WorkerInfo,
@@ -188,11 +189,27 @@ class FaultyBackend:
     def _parts_of_settle(self, commits: Sequence[Commit]) -> list[Work[Any]]:
         if self.settles_on_commit:
             return []
+        starts = [start for commit in commits for start in commit.starts]
         messages = [message for commit in commits for message in commit.messages]
-        updates = [replace(commit, messages=(), consumed=()) for commit in commits]
-        consumptions = [replace(commit, messages=()) for commit in commits if commit.consumed]
-        settle = self.inner.settle
-        return [*_each(self.inner.send, messages), *_each(settle, updates), *_each(settle, consumptions)]
+        updates = [replace(commit, starts=(), messages=(), drops=(), consumed=()) for commit in commits]
+        drops = [
+            replace(update, record=replace(update.record, rev=0), drops=commit.drops)  # rev 0 leaves the record alone
+            for update, commit in zip(updates, commits, strict=True)
+            if commit.drops
+        ]
+        consumptions = [replace(commit, starts=(), messages=(), drops=()) for commit in commits if commit.consumed]
+        steps = [*_each(self._start, starts), *_each(self.inner.send, messages)]
+        return steps + _each(self.inner.settle, [*drops, *updates, *consumptions])
+
+    async def _start(self, starts: Sequence[Start]) -> None:
+        taken = await self.inner.create_instances([start.record for start in starts])
+        await self.inner.send(
+            [
+                start.otherwise
+                for start, stranger in zip(starts, taken, strict=True)
+                if stranger is not None and start.otherwise is not None
+            ]
+        )
 
     async def load(
         self, instance_id: str, execution_id: str, *, from_seq: int = 0, limit: int = 100
@@ -223,6 +240,12 @@ class FaultyBackend:
 
     async def receive(self, instance_ids: Sequence[str]) -> Sequence[Message]:
         return await self._run("receive", lambda: self.inner.receive(instance_ids))
+
+    async def consume(self, messages: Sequence[Message], at: int) -> None:
+        def consume(some: Sequence[Message]) -> Awaitable[None]:
+            return self.inner.consume(some, at)
+
+        await self._run("consume", lambda: consume(messages), _each(consume, messages))
 
     # --- finding work
 

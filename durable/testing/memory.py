@@ -85,13 +85,7 @@ class MemoryBackend:
     async def create_instances(self, records: Sequence[InstanceRecord]) -> Sequence[InstanceRecord | None]:
         """See :meth:`durable.backend.Backend.create_instances`."""
         store = self._open_store()
-        answers: list[InstanceRecord | None] = []
-        for record in records:
-            existing = store.records.get(record.instance_id)
-            if existing is None:
-                store.put_record(record)
-            same = existing is None or existing.execution_id == record.execution_id
-            answers.append(None if same else existing)
+        answers = [store.create(record) for record in records]
         self._hint(record.instance_id for record in records)
         return answers
 
@@ -110,12 +104,11 @@ class MemoryBackend:
         stored = store.history.get(instance_id, {}).get(key)
         if stored is not None:
             return CommitOutcome.COMMITTED if stored.token == checkpoint.token else CommitOutcome.CONFLICT
-        if commit.create:
-            existing = store.records.get(instance_id)
-            if existing is None:
-                store.put_record(start_of(commit.record))
-            elif existing.execution_id != commit.record.execution_id:
-                return CommitOutcome.EXISTS
+        if commit.create and store.create(start_of(commit.record)) is not None:
+            return CommitOutcome.EXISTS
+        record = store.records.get(instance_id)
+        if record is not None and checkpoint.rev <= record.rev:
+            return CommitOutcome.CONFLICT  # of an execution whose history is gone
         store.history.setdefault(instance_id, {})[key] = checkpoint
         return CommitOutcome.COMMITTED
 
@@ -127,8 +120,12 @@ class MemoryBackend:
 
     def _settle(self, store: MemoryStore, commits: Sequence[Commit]) -> None:
         for commit in commits:
+            for start in commit.starts:
+                store.start(start)
             for message in commit.messages:
                 store.put_message(message)
+            for execution_id in commit.drops:
+                store.drop(commit.record.instance_id, execution_id)
             stored = store.records.get(commit.record.instance_id)
             if stored is not None and stored.rev < commit.record.rev:
                 store.put_record(successor_of(stored, commit.record))
@@ -136,6 +133,7 @@ class MemoryBackend:
                 store.consume(message_id, commit.record.updated_at)
         if store.watchers:
             self._hint(commit.record.instance_id for commit in commits)
+            self._hint(start.record.instance_id for commit in commits for start in commit.starts)
             self._hint(message.instance_id for commit in commits for message in commit.messages)
 
     async def load(
@@ -175,7 +173,8 @@ class MemoryBackend:
         for note in annotations:
             record = store.records.get(note.instance_id)
             if record is not None and record.rev == note.rev:
-                store.put_record(replace(record, problem=note.problem, recoveries=note.recoveries))
+                beats = note.heartbeats
+                store.put_record(replace(record, problem=note.problem, recoveries=note.recoveries, heartbeats=beats))
         self._hint(note.instance_id for note in annotations)
 
     async def purge(self, instance_ids: Sequence[str]) -> int:
@@ -205,6 +204,12 @@ class MemoryBackend:
         found = [message for instance_id in set(instance_ids) for message in inbox.get(instance_id, {}).values()]
         return sorted(found, key=attrgetter("sent_at", "message_id"))
 
+    async def consume(self, messages: Sequence[Message], at: int) -> None:
+        """See :meth:`durable.backend.Backend.consume`."""
+        store = self._open_store()
+        for message in messages:
+            store.consume(message.message_id, at)
+
     # --- finding work
 
     async def runnable(
@@ -225,8 +230,7 @@ class MemoryBackend:
             if record.partition in partitions and due_at is not None and due_at <= until and (due_at or include_busy):
                 found[instance_id] = due_at
         for instance_id, messages in store.inbox.items():
-            waits = instance_id in store.live or instance_id not in store.records
-            if waits and next(iter(messages.values())).partition in partitions:
+            if next(iter(messages.values())).partition in partitions:
                 found[instance_id] = 0
         ids = sorted(instance_id for instance_id in found if after is None or instance_id > after)
         return [Wakeup(instance_id, found[instance_id]) for instance_id in ids[:limit]]
@@ -324,7 +328,8 @@ class MemoryBackend:
 
 def _matches(query: Query, record: InstanceRecord) -> bool:
     return (
-        (not query.status or record.status in query.status)
+        record.instance_id.startswith("@") == query.entities
+        and (not query.status or record.status in query.status)
         and (query.name is None or record.name == query.name)
         and (query.id_prefix is None or record.instance_id.startswith(query.id_prefix))
         and (query.created_from is None or record.created_at >= query.created_from)

@@ -10,10 +10,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from operator import attrgetter
 
-from durable.backend import Checkpoint, Hint, InstanceRecord, Message, PartitionLease, WorkerInfo
+from durable.backend import Checkpoint, Hint, InstanceRecord, Message, PartitionLease, Start, WorkerInfo
+from durable.core.ids import same_start
 
 _MAX_HINTS = 1000
-_FIXED_FIELDS = ("name", "partition", "created_at", "input", "version", "tags")
+_FIXED_FIELDS = ("name", "partition", "created_at", "version", "tags", "parent")
 _fixed = attrgetter(*_FIXED_FIELDS)
 
 
@@ -75,6 +76,24 @@ class MemoryStore:
         else:
             self.live.add(record.instance_id)
 
+    def create(self, record: InstanceRecord) -> InstanceRecord | None:
+        """Store a record whose id is free. The answer is the record of another start that holds the id, or None."""
+        stored = self.records.get(record.instance_id)
+        if stored is None:
+            self.put_record(record)
+        return stored if stored is not None and not same_start(stored.execution_id, record.execution_id) else None
+
+    def start(self, start: Start) -> None:
+        """Create another instance, or send what is to be sent when its id is taken."""
+        if self.create(start.record) is not None and start.otherwise is not None:
+            self.put_message(start.otherwise)
+
+    def drop(self, instance_id: str, execution_id: str) -> None:
+        """Delete the history of one execution."""
+        history = self.history.get(instance_id, {})
+        for key in [key for key in history if key[0] == execution_id]:
+            del history[key]
+
     def put_message(self, message: Message) -> None:
         """Store a message unless its id is known, as a tombstone too."""
         if message.message_id not in self.messages:
@@ -115,6 +134,7 @@ def start_of(record: InstanceRecord) -> InstanceRecord:
         version=record.version,
         tags=record.tags,
         due_at=record.created_at,
+        parent=record.parent,
     )
 
 

@@ -12,29 +12,35 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeAlias
 
-from durable.activity_context import ActivityContext
+from durable.activity_context import DEFERRED, ActivityContext
 from durable.clock import Clock
 from durable.core.errors import ActivityTimeoutError, FailureDetails, PoisonActivityError
-from durable.core.events import TaskCompleted, TaskFailed, TaskScheduled
+from durable.core.events import TaskCompleted, TaskDeferred, TaskFailed, TaskScheduled
 from durable.definitions import Activity
-from durable.payloads import encode
+from durable.payloads import decode, encode
 
-Outcome: TypeAlias = TaskCompleted | TaskFailed
+Outcome: TypeAlias = TaskCompleted | TaskFailed | TaskDeferred
 Deliver: TypeAlias = Callable[["Attempt", Outcome], None]
+Report: TypeAlias = Callable[[str, int, str], None]
+"""Hears the heartbeats: instance, task, details as JSON text."""
+
 Key: TypeAlias = tuple[str, str, int]
 
 
 @dataclass(slots=True, eq=False)
 class Attempt:
-    """One delivery of an activity task."""
+    """One delivery of an activity task. ``heartbeat`` is the last report (JSON text), its own or an earlier one."""
 
     instance_id: str
     execution_id: str
     scheduled: TaskScheduled
     definition: Activity[Any, Any]
     number: int
+    heartbeat: str | None = None
+    alive: asyncio.Timeout | None = None
     task: asyncio.Task[None] | None = None
     cancelled: bool = False
     started_at: int = 0
@@ -48,11 +54,20 @@ class ActivityRunner:
     """Runs attempts in this process, at most ``limit`` at once and ``threads`` of them in threads."""
 
     def __init__(
-        self, worker_id: str, clock: Clock, deliver: Deliver, *, limit: int, threads: int, max_deliveries: int
+        self,
+        worker_id: str,
+        clock: Clock,
+        deliver: Deliver,
+        report: Report,
+        *,
+        limit: int,
+        threads: int,
+        max_deliveries: int,
     ) -> None:
         self._worker_id = worker_id
         self._clock = clock
         self._deliver = deliver
+        self._report = report
         self._limit = limit
         self._max_deliveries = max_deliveries
         self._queue: deque[Attempt] = deque()
@@ -118,6 +133,7 @@ class ActivityRunner:
             # The entry may be another attempt's by now: this one was cancelled and the call delivered again.
             if self._attempts.get(attempt.key) is attempt:
                 del self._attempts[attempt.key]
+            attempt.task = None  # whose context holds the attempt: a cycle would be left to the garbage collector
         if outcome is not None and not attempt.cancelled:
             self._deliver(attempt, outcome)
 
@@ -137,7 +153,15 @@ class ActivityRunner:
                     f"activity {attempt.scheduled.name!r} was delivered {attempt.number - 1} times without an outcome: "
                     "its worker died each time. Mend it, or raise max_deliveries"
                 )
-            result = await self._call(attempt)
+            definition, scheduled = attempt.definition, attempt.scheduled
+            args, kwargs = definition.codec.decode_arguments(scheduled.input)
+            self._context_of(attempt).enter()
+            if definition.is_async and scheduled.timeout is None and scheduled.heartbeat_timeout is None:
+                result = await definition.fn(*args, **kwargs)  # the usual case, without coroutines around it
+            else:
+                result = await self._call(attempt, args, kwargs)
+            if result is DEFERRED:
+                return TaskDeferred(self._clock(), task_id)
             payload = encode(result, f"the result of activity {attempt.scheduled.name!r}")
         except asyncio.CancelledError as error:
             if attempt.cancelled:
@@ -150,28 +174,56 @@ class ActivityRunner:
     def _failed(self, attempt: Attempt, error: BaseException) -> TaskFailed:
         details = FailureDetails.of(error)
         task_id = attempt.scheduled.task_id
-        return TaskFailed(self._clock(), task_id, details, attempt.number, attempt.started_at, self._worker_id)
-
-    async def _call(self, attempt: Attempt) -> Any:
-        definition, scheduled = attempt.definition, attempt.scheduled
-        args, kwargs = definition.codec.decode_arguments(scheduled.input)
-        context = ActivityContext(
-            attempt.instance_id, attempt.execution_id, scheduled.task_id, scheduled.name, attempt.number
+        return TaskFailed(
+            self._clock(), task_id, details, attempt.number, attempt.started_at, self._worker_id, attempt.heartbeat
         )
-        context.enter()
-        if scheduled.timeout is None:
-            return await self._invoke(definition, args, kwargs)
-        seconds = scheduled.timeout / 1_000_000
-        scope = asyncio.timeout(seconds)
+
+    async def _call(self, attempt: Attempt, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        definition, scheduled = attempt.definition, attempt.scheduled
+        whole = asyncio.timeout(_seconds(scheduled.timeout))
+        alive = attempt.alive = asyncio.timeout(_seconds(scheduled.heartbeat_timeout))
         try:
-            async with scope:
+            async with whole, alive:
                 return await self._invoke(definition, args, kwargs)
         except TimeoutError:
-            if not scope.expired():
+            if whole.expired():
+                what = f"did not end within its timeout of {_seconds(scheduled.timeout):g} s"
+            elif alive.expired():
+                what = f"sent no heartbeat within its timeout of {_seconds(scheduled.heartbeat_timeout):g} s"
+            else:
                 raise  # the activity's own
-            raise ActivityTimeoutError(
-                f"activity {scheduled.name!r} did not end within its timeout of {seconds:g} s"
-            ) from None
+            raise ActivityTimeoutError(f"activity {scheduled.name!r} {what}") from None
+        finally:
+            attempt.alive = None
+
+    def _context_of(self, attempt: Attempt) -> ActivityContext:
+        scheduled = attempt.scheduled
+        previous = scheduled.previous
+        return ActivityContext(
+            attempt.instance_id,
+            attempt.execution_id,
+            scheduled.task_id,
+            scheduled.name,
+            attempt.number + (0 if previous is None else previous.attempts),
+            scheduled.task_id if previous is None else previous.first_task_id,
+            None if attempt.heartbeat is None else decode(attempt.heartbeat),
+            partial(self._reported, attempt, asyncio.get_running_loop()),
+        )
+
+    def _reported(self, attempt: Attempt, loop: asyncio.AbstractEventLoop, details: Any) -> None:
+        """Take a heartbeat; from any thread."""
+        text = encode(details, f"the heartbeat of activity {attempt.scheduled.name!r}")
+        attempt.heartbeat = text  # at once: the attempt may fail in its next line
+        loop.call_soon_threadsafe(self._beat, attempt, text)
+
+    def _beat(self, attempt: Attempt, details: str) -> None:
+        if self._attempts.get(attempt.key) is not attempt:
+            return  # it has ended
+        if attempt.alive is not None and attempt.scheduled.heartbeat_timeout is not None:
+            until = asyncio.get_running_loop().time() + attempt.scheduled.heartbeat_timeout / 1_000_000
+            if not attempt.alive.expired():
+                attempt.alive.reschedule(until)
+        self._report(attempt.instance_id, attempt.scheduled.task_id, details)
 
     async def _invoke(self, definition: Activity[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if definition.is_async:
@@ -179,3 +231,7 @@ class ActivityRunner:
         context = copy_context()
         run = asyncio.get_running_loop().run_in_executor
         return await run(self._threads, lambda: context.run(definition.fn, *args, **kwargs))
+
+
+def _seconds(micros: int | None) -> float | None:
+    return None if micros is None else micros / 1_000_000

@@ -8,12 +8,12 @@ whether it was.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
 from durable.backend import Backend, Commit, CommitOutcome, InstanceRecord
-from durable.offload import store_large
+from durable.offload import store_large, store_large_input
 from durable.worker.patience import Patience
 from durable.worker.settler import Settler
 
@@ -26,16 +26,25 @@ class _Waiting(NamedTuple):
     commit: Commit
     done: Done
     large: bool
+    start: InstanceRecord | None
+    sends: bool
 
 
 class Committer:
     """Writes commits in batches, one batch at a time; at most one commit of an instance is in flight."""
 
-    def __init__(self, backend: Backend, patience: Patience, on_failure: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        patience: Patience,
+        on_failure: Callable[[BaseException], None],
+        settled: Callable[[Sequence[Commit]], None],
+    ) -> None:
         self._backend = backend
         self._patience = patience
         self._on_failure = on_failure
-        self._settler = Settler(backend, patience)
+        self._settled = settled
+        self._settler = Settler(backend, patience, settled)
         self._waiting: list[_Waiting] = []
         self._something = asyncio.Event()
         self._quiet = asyncio.Event()
@@ -53,14 +62,16 @@ class Committer:
         for task in self._tasks:
             task.add_done_callback(self._ended)
 
-    def submit(self, commit: Commit, done: Done, *, large: bool = False) -> None:
+    def submit(self, commit: Commit, done: Done, *, large: bool = False, start: InstanceRecord | None = None) -> None:
         """Queue ``commit``; ``done`` is called with its outcome, in the loop, after it is durable.
 
-        ``large`` says that it holds values above the offload threshold.
+        ``large`` says that it holds values above the offload threshold. ``start`` is the record to be created before
+        an instance's first checkpoint, where that is not the record of the commit: it continued as new at once.
         """
         if self._failed is not None:
             raise RuntimeError("the committer has failed; its worker is stopping") from self._failed
-        self._waiting.append(_Waiting(commit, done, large))
+        sends = bool(commit.messages or commit.starts or commit.record.execution_id != commit.checkpoint.execution_id)
+        self._waiting.append(_Waiting(commit, done, large, start, sends))
         self._quiet.clear()
         self._something.set()
 
@@ -91,6 +102,8 @@ class Committer:
             self._quiet.set()
 
     async def _write(self, batch: list[_Waiting]) -> None:
+        if any(waiting.start is not None for waiting in batch):
+            batch = [waiting for waiting in batch if waiting.start is None or await self._create(waiting)]
         commits = [waiting.commit for waiting in batch]
         for index, waiting in enumerate(batch):
             if waiting.large:
@@ -99,8 +112,22 @@ class Committer:
         if not self._backend.settles_on_commit:
             pairs = zip(commits, outcomes, strict=True)
             self._settler.add([commit for commit, outcome in pairs if outcome is CommitOutcome.COMMITTED])
+        sent: list[Commit] = []
         for waiting, outcome in zip(batch, outcomes, strict=True):
             waiting.done(outcome)
+            if waiting.sends and outcome is CommitOutcome.COMMITTED:
+                sent.append(waiting.commit)
+        if sent and self._backend.settles_on_commit:
+            self._settled(sent)
+
+    async def _create(self, waiting: _Waiting) -> bool:
+        """Create the record of a start; False, and told, when its id is taken."""
+        assert waiting.start is not None
+        small = await self._patience.insist(partial(store_large_input, self._backend, waiting.start))
+        existing = (await self._patience.insist(partial(self._backend.create_instances, [small])))[0]
+        if existing is not None:
+            waiting.done(CommitOutcome.EXISTS)
+        return existing is None
 
     def _take_batch(self) -> list[_Waiting]:
         """The next commits, one of an instance: one whose partition was lost and won again may have two waiting."""

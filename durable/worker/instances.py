@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
+from dataclasses import replace
 from functools import partial
 from time import perf_counter
 from typing import Protocol
 from uuid import uuid4
 
-from durable.backend import Checkpoint, Commit, CommitOutcome, InstanceRecord
+from durable.backend import Checkpoint, Commit, CommitOutcome, InstanceRecord, Message
 from durable.clock import Clock
-from durable.core.events import ArrivedEvent, HistoryEvent, TaskCancelRequested, TaskScheduled
+from durable.core.closing import terminate
+from durable.core.events import ExecutionRewound, ExecutionTerminated, HistoryEvent, TaskCancelRequested, TaskScheduled
+from durable.core.rewinding import kept_answers
 from durable.offload import THRESHOLD
 from durable.settings import Settings
 from durable.worker.committer import Committer
-from durable.worker.live import LiveInstance, Phase, Turn, project
+from durable.worker.entities import EntityExecution, LiveEntity
+from durable.worker.live import Item, LiveInstance, Phase, Turn, outdated, project
 from durable.worker.watchdog import Watchdog
 
 SLICE = 0.005
@@ -41,6 +45,22 @@ class Effects(Protocol):
         """Cancel those activities of the instance that are not among ``task_ids``."""
         ...
 
+    def send(self, commit: Commit) -> None:
+        """Deliver the messages and starts of a committed turn to instances of this process."""
+        ...
+
+    def refuse(self, messages: Sequence[Message], answers: Sequence[Message] = ()) -> None:
+        """Nobody will take these in: duplicates, and what came too late. ``answers`` are sent instead."""
+        ...
+
+    def draining(self, instance: LiveInstance) -> bool:
+        """Whether the instance's partition is being handed over."""
+        ...
+
+    def read_inbox(self, instance_id: str) -> None:
+        """Messages of the instance wait in the store."""
+        ...
+
     def wake_at(self, instance: LiveInstance) -> None:
         """The instance is at rest until ``instance.state.due_at``."""
         ...
@@ -51,6 +71,10 @@ class Effects(Protocol):
 
     def committed_late(self, instance_id: str) -> None:
         """A turn was committed after its instance was dropped; nothing has followed from it."""
+        ...
+
+    def successor(self, instance: LiveInstance, record: InstanceRecord) -> LiveInstance:
+        """The next execution of an instance that continues as new."""
         ...
 
     def left(self, instance: LiveInstance, error: Exception | None) -> None:
@@ -92,9 +116,9 @@ class Instances:
         self._live[instance.instance_id] = instance
         self._make_ready(instance)
 
-    def deliver(self, instance: LiveInstance, events: Iterable[ArrivedEvent]) -> None:
+    def deliver(self, instance: LiveInstance, items: Iterable[Item]) -> None:
         """Put events into the mailbox and look for something to do, unless a turn is under way."""
-        instance.mailbox.extend(events)
+        instance.mailbox.extend(items)
         if instance.phase is Phase.IDLE:
             self._leave_idle(instance)
             self._make_ready(instance)
@@ -104,7 +128,8 @@ class Instances:
         self._leave_idle(instance)
         if self._live.get(instance.instance_id) is instance:
             del self._live[instance.instance_id]
-        instance.orchestration.discard()
+        if instance.execution is not None:
+            instance.execution.discard()
         instance.turn = None
         if instance.on_created is not None and instance.phase is not Phase.COMMITTING:
             instance.on_created(None)
@@ -154,23 +179,62 @@ class Instances:
 
     def _begin(self, instance: LiveInstance) -> Turn | None:
         now = self._clock()
-        arrived = instance.take_arrived(now)
-        if not arrived:
+        if self._effects.draining(instance) and instance.can_wait:
             self._rest(instance)
             return None
-        instance.turn = instance.orchestration.turn(arrived, instance.turn_time(arrived, now))
+        arrived = instance.take_arrived(now)
+        if instance.refused:
+            self._effects.refuse(instance.refused)
+            instance.refused = []
+        if instance.is_stale:
+            self.drop(instance)
+            self._effects.left(instance, None)
+            return None
+        if not arrived:
+            if instance.execution is None:
+                self.drop(instance)  # brought in to be ended, by a message that was not for it
+            else:
+                self._rest(instance)
+            return None
+        timestamp = instance.turn_time(arrived, now)
+        if isinstance(instance.execution, EntityExecution) and isinstance(instance, LiveEntity):
+            batch = instance.execution.begin(instance, arrived, timestamp)
+            batch.add_done_callback(partial(self._batch_done, instance))
+            return None
+        if type(arrived[-1]) is ExecutionTerminated:
+            instance.turn = iter([terminate(instance.state, arrived, timestamp)])
+        else:
+            assert instance.execution is not None  # without its code only a termination is taken in
+            instance.turn = instance.execution.turn(arrived, timestamp)
         return instance.turn
+
+    def _batch_done(self, instance: LiveInstance, batch: asyncio.Task[tuple[HistoryEvent, ...]]) -> None:
+        """The batch of an entity is through; unless it was dropped meanwhile, the batch is its turn."""
+        if self._live.get(instance.instance_id) is not instance:
+            return
+        error: Exception
+        try:
+            self._commit(instance, batch.result())
+            return
+        except asyncio.CancelledError:
+            error = RuntimeError("the batch of operations was cancelled")
+        except Exception as raised:
+            error = raised
+        self.drop(instance)
+        self._effects.left(instance, error)
 
     def _commit(self, instance: LiveInstance, events: tuple[HistoryEvent, ...]) -> None:
         instance.turn = None
         instance.phase = Phase.COMMITTING
-        largest = instance.absorb(events)
+        instance.put_back(events)
+        absorbed = instance.absorb(events)
         instance.rev += 1
         self._tokens += 1
-        record = project(instance.record, instance.state, instance.rev, instance.recoveries)
+        former = instance.record
+        record = project(instance)
         checkpoint = Checkpoint(
             record.instance_id,
-            record.execution_id,
+            former.execution_id,
             instance.next_seq,
             instance.rev,
             f"{self._token_prefix}-{self._tokens}",
@@ -178,9 +242,20 @@ class Instances:
             instance.recoveries,
         )
         instance.next_seq += 1
-        commit = Commit(checkpoint, record, create=not instance.created)
-        large = max(largest, len(record.custom_status or "")) > THRESHOLD
-        self._committer.submit(commit, partial(self._committed, instance, commit), large=large)
+        commit = Commit(
+            checkpoint,
+            record,
+            create=not instance.created,
+            messages=absorbed.messages,
+            consumed=instance.consuming,
+            starts=absorbed.starts,
+            drops=outdated(instance, record.execution_id, self._settings.keep_executions),
+        )
+        large = max(absorbed.largest, len(record.custom_status or "")) > THRESHOLD
+        start = former if commit.create and former.execution_id != record.execution_id else None
+        if start is not None:
+            commit = replace(commit, create=False)
+        self._committer.submit(commit, partial(self._committed, instance, commit), large=large, start=start)
 
     def _committed(self, instance: LiveInstance, commit: Commit, outcome: CommitOutcome) -> None:
         created, instance.on_created = instance.on_created, None
@@ -197,24 +272,65 @@ class Instances:
         instance.created = True
         instance.failures = 0
         instance.taken = []
+        self._cause_effects(instance, commit)
+        if instance.state.continued is not None:
+            self._continue_as_new(instance, commit)
+            return
         instance.record = commit.record
-        self._cause_effects(instance, commit.checkpoint.events)
+        if instance.state.answers:
+            instance.mailbox += kept_answers(instance.state, instance.state.last_timestamp)
         self._effects.committed(commit.record)
         if commit.record.status.is_terminal:
-            self.drop(instance)
+            self._end(instance)
         elif instance.mailbox:
             self._make_ready(instance)
         else:
             self._rest(instance)
 
-    def _cause_effects(self, instance: LiveInstance, events: Iterable[HistoryEvent]) -> None:
+    def _cause_effects(self, instance: LiveInstance, commit: Commit) -> None:
         outstanding = instance.state.activities
-        for event in events:
+        for event in commit.checkpoint.events:
             if type(event) is TaskScheduled:
                 if event.task_id in outstanding:  # else it was cancelled within its own turn
                     self._effects.start_activity(instance, event, 1)
+            elif type(event) is ExecutionRewound:
+                for scheduled in list(outstanding.values()):
+                    self._effects.start_activity(instance, scheduled, 1)
             elif type(event) is TaskCancelRequested:
                 self._effects.cancel_activity(instance, event.task_id)
+        if (commit.messages or commit.starts) and instance.state.continued is None:
+            self._effects.send(commit)
+
+    def _end(self, instance: LiveInstance) -> None:
+        self.drop(instance)
+        # What it took in is marked by settling: until then it may be all that shows that there is something to do.
+        left = [i for i in instance.mailbox if type(i) is Message and i.message_id not in instance.done]
+        if left:
+            self._effects.refuse(left)
+
+    # --- continue-as-new -----------------------------------------------------------------------
+
+    def _continue_as_new(self, instance: LiveInstance, commit: Commit) -> None:
+        """Put the next execution in the place of this one; it waits until the commit is settled.
+
+        Else a message that this execution took in, and that is not marked yet, could come to the next one again.
+        """
+        self.drop(instance)
+        successor = self._effects.successor(instance, commit.record)
+        # What is kept comes first, as it came first; the outcomes of former activities matter no more.
+        kept = [message for message in commit.messages if message.instance_id == instance.instance_id]
+        successor.mailbox += kept
+        done = instance.done | instance.state.taken
+        successor.mailbox += [i for i in instance.mailbox if type(i) is Message and i.message_id not in done]
+        successor.phase = Phase.SETTLING
+        self._live[instance.instance_id] = successor
+        self._effects.send(commit)
+
+    def settled(self, commit: Commit) -> None:
+        """The store shows all that follows from ``commit``."""
+        instance = self._live.get(commit.record.instance_id)
+        if instance is not None and instance.phase is Phase.SETTLING and instance.rev == commit.record.rev:
+            self._make_ready(instance)
 
     # --- the sticky cache ----------------------------------------------------------------------
 

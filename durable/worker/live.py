@@ -3,36 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
-from typing import TypeAlias
+from typing import Any, Protocol, TypeAlias
+from uuid import uuid4
 
-from durable.backend import CommitOutcome, InstanceRecord
-from durable.core.events import (
-    ArrivedEvent,
-    CustomStatusSet,
-    ExecutionCompleted,
-    ExecutionStarted,
-    HistoryEvent,
-    OrchestratorCompleted,
-    OrchestratorStarted,
-    TaskCompleted,
-    TaskScheduled,
-    TimerFired,
-)
-from durable.core.replay import Orchestration
+from durable.backend import CommitOutcome, InstanceRecord, Message, Start
+from durable.core import events as ev
+from durable.core.ids import EntityId, earlier_execution_id, generation_of, partition_of, same_start
 from durable.core.state import InstanceState
+from durable.outbox import SENDING, Outgoing
 
 MAX_ARRIVED = 500
 """Events one turn takes in; more wait for the next turn."""
 
 _BASE_SIZE, _EVENT_SIZE = 4096, 100  # bytes, estimated
+_PAYLOADS = {
+    ev.ExecutionStarted: "input",
+    ev.TaskScheduled: "input",
+    ev.TaskCompleted: "result",
+    ev.SubOrchestrationInstanceCreated: "input",
+    ev.SubOrchestrationInstanceCompleted: "result",
+    ev.EventRaised: "input",
+    ev.EventSent: "input",
+    ev.EntityOperationCalled: "input",
+    ev.EntityOperationSignaled: "input",
+    ev.EntityOperationCompleted: "result",
+    ev.EntityStateSet: "state",
+    ev.CustomStatusSet: "status",
+    ev.ContinueAsNew: "input",
+    ev.ExecutionCompleted: "result",
+}
+"""The field that holds an event's value."""
 
 Created: TypeAlias = Callable[[CommitOutcome | None], None]
 """Hears of the commit that creates an instance; None: it was dropped before, and is not created."""
 
-Turn: TypeAlias = Iterator[tuple[HistoryEvent, ...] | None]
+Turn: TypeAlias = Iterator[tuple[ev.HistoryEvent, ...] | None]
 """A turn under way: pauses after each event, and gives the turn's events as its last item."""
+
+Item: TypeAlias = ev.ArrivedEvent | Message
+"""What waits in a mailbox: an outcome from this process, or a message."""
+
+
+class Execution(Protocol):
+    """What runs an instance's turns: an orchestrator's code."""
+
+    def turn(self, arrived: list[Any], timestamp: int) -> Turn: ...
+
+    def discard(self) -> None: ...
 
 
 class Phase(Enum):
@@ -41,6 +60,16 @@ class Phase(Enum):
     IDLE = auto()
     TURNING = auto()
     COMMITTING = auto()
+    SETTLING = auto()  # its next execution begins when what this one took in is marked
+
+
+@dataclass(slots=True)
+class Absorbed:
+    """What follows from a turn's events: the size of their largest value, and what they send."""
+
+    largest: int = 0
+    messages: tuple[Message, ...] = ()
+    starts: tuple[Start, ...] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -48,14 +77,16 @@ class LiveInstance:
     """An instance in memory. ``recoveries`` counts its deliveries without a clean hand-over.
 
     ``next_seq`` and ``rev`` number its next and its last checkpoint. ``created`` is False until its
-    record is written, together with its first checkpoint.
+    record is written, together with its first checkpoint. ``execution`` is None when its code cannot or
+    need not be run: it can only be ended.
     """
 
     record: InstanceRecord
-    orchestration: Orchestration
+    execution: Execution | None
+    partition_count: int
     state: InstanceState = field(default_factory=InstanceState)
     phase: Phase = Phase.IDLE
-    mailbox: list[ArrivedEvent] = field(default_factory=list)
+    mailbox: list[Item] = field(default_factory=list)
     next_seq: int = 0
     rev: int = 0
     recoveries: int = 0
@@ -63,7 +94,12 @@ class LiveInstance:
     created: bool = True
     on_created: Created | None = None
     turn: Turn | None = None
-    taken: list[ArrivedEvent] = field(default_factory=list)  # by the turn that is not committed yet
+    taken: list[Item] = field(default_factory=list)  # by the turn that is not committed yet
+    refused: list[Message] = field(default_factory=list)
+    unasked: frozenset[str] = frozenset()  # ids of answers to what history does not ask (any more)
+    is_stale: bool = False  # a message showed that another owner has written on
+    heartbeats: dict[str, str] = field(default_factory=dict)
+    done: set[str] = field(default_factory=set)  # ids of the messages taken in while it is in memory
     failures: int = 0
 
     @property
@@ -75,45 +111,165 @@ class LiveInstance:
         """Whether a turn is waiting, running or being committed."""
         return self.phase is not Phase.IDLE
 
-    def take_arrived(self, now: int) -> list[ArrivedEvent]:
-        """The events for the next turn: the news in the mailbox, then the timers that are due."""
-        arrived: list[ArrivedEvent] = []
-        answered: set[int] = set()
-        taken, self.mailbox = self.mailbox[:MAX_ARRIVED], self.mailbox[MAX_ARRIVED:]
-        for event in taken:
-            task_id = 0 if isinstance(event, ExecutionStarted) else event.task_id
-            if task_id not in answered and self.state.accepts(event):
-                answered.add(task_id)
-                arrived.append(event)
-        if self.state.timers:
-            arrived += [fired for fired in self.state.due_timers(now) if fired.task_id not in answered]
-        self.taken = arrived
+    @property
+    def can_wait(self) -> bool:
+        """Whether all that is in the mailbox is in the store as well, for another owner to find."""
+        return self.created and all(type(item) in (Message, ev.ExecutionStarted) for item in self.mailbox)
+
+    @property
+    def consuming(self) -> tuple[str, ...]:
+        """Ids of the messages that the turn under way has taken in."""
+        return tuple([item.message_id for item in self.taken if type(item) is Message])
+
+    def take_arrived(self, now: int) -> list[ev.ArrivedEvent]:
+        """The events for the next turn: the news in the mailbox, then the timers that are due.
+
+        A termination comes before everything else, with the start if that is still here. Messages that come too late
+        are ``refused``.
+        """
+        arrived: list[Any] = []
+        seen: set[object] = set()
+        self.taken = []
+        items, self.mailbox = self._next_items()
+        for item in items:
+            event: Any = item
+            if type(item) is Message:
+                event = item.event
+                if item.message_id in seen or item.message_id in self.done:
+                    continue  # here before: not refused, as the commit that takes it in marks it
+                seen.add(item.message_id)
+                if self.is_ahead(item):
+                    self.is_stale = True
+                    continue
+                if self._is_held(item):
+                    continue  # here before: refused, it would give back the locks; it is when the section is left
+                if not is_addressed(item, self.record.execution_id) or not self.state.accepts(event):
+                    self.refused.append(item)
+                    continue
+            elif not self.state.accepts(event):
+                continue
+            task_id = 0 if type(event) in _WITHOUT_TASK else event.task_id
+            if task_id in seen:
+                continue
+            if task_id:
+                seen.add(task_id)
+            self.taken.append(item)
+            arrived.append(event)
+        if self.state.timers and not self._terminates(arrived):
+            arrived += [fired for fired in self.state.due_timers(now) if fired.task_id not in seen]
         return arrived
 
-    def turn_time(self, arrived: Iterable[ArrivedEvent], now: int) -> int:
-        """The time of a turn: never before the last one, nor before a timer it takes in."""
+    def is_ahead(self, message: Message) -> bool:
+        """Whether a message answers what this copy has not asked: then history goes on where the copy ends.
+
+        Refused, such an answer would be lost. ``unasked`` are those for which that was looked up.
+        """
+        if message.execution_id is None or message.message_id in self.unasked:
+            return False
+        mine = self.record.execution_id
+        if message.execution_id == mine:
+            return getattr(message.event, "task_id", 0) > self.state.last_asked
+        return same_start(message.execution_id, mine) and generation_of(message.execution_id) > generation_of(mine)
+
+    def _is_held(self, message: Message) -> bool:
+        """Whether a message says again that a critical section has its locks, and it still has."""
+        granted = type(message.event) is ev.EntityLockGranted and message.event.task_id in self.state.sections
+        return granted and message.execution_id == self.record.execution_id
+
+    def put_back(self, events: tuple[ev.HistoryEvent, ...]) -> None:
+        """Return to the mailbox what the turn of these events did not take in: the execution had ended before."""
+        count = len(self.taken)
+        if count < len(events) and type(events[count]) in (ev.OrchestratorStarted, ev.TimerFired):
+            return  # the usual case: all of it
+        count = next(place for place, event in enumerate(events) if type(event) is ev.OrchestratorStarted)
+        if count < len(self.taken):
+            self.taken, rest = self.taken[:count], self.taken[count:]
+            self.mailbox = rest + self.mailbox
+
+    def _next_items(self) -> tuple[list[Item], list[Item]]:
+        if len(self.mailbox) == 1 and self.execution is not None:
+            return self.mailbox, []
+        for position, item in enumerate(self.mailbox):
+            if type(item) is not Message or type(item.event) is not ev.ExecutionTerminated:
+                continue
+            if is_addressed(item, self.record.execution_id):
+                others = self.mailbox[:position] + self.mailbox[position + 1 :]
+                start = [other for other in others if type(other) is ev.ExecutionStarted]
+                return [*start, item], [other for other in others if type(other) is not ev.ExecutionStarted]
+        if self.execution is None:
+            return [], self.mailbox
+        return self.mailbox[:MAX_ARRIVED], self.mailbox[MAX_ARRIVED:]
+
+    @staticmethod
+    def _terminates(arrived: list[Any]) -> bool:
+        return bool(arrived) and type(arrived[-1]) is ev.ExecutionTerminated
+
+    def turn_time(self, arrived: Iterable[ev.HistoryEvent], now: int) -> int:
+        """The time of a turn: never before the last one, nor before its start or a timer that it takes in."""
         time = max(now, self.state.last_timestamp)
         for event in arrived:
-            if type(event) is TimerFired and event.fire_at > time:
+            if type(event) is ev.TimerFired and event.fire_at > time:
                 time = event.fire_at
+            elif type(event) is ev.ExecutionStarted and event.timestamp > time:
+                time = event.timestamp
         return time
 
-    def absorb(self, events: Iterable[HistoryEvent]) -> int:
-        """Take committed (or about to be committed) events into account; returns the size of their largest value."""
-        apply, largest = self.state.apply, 0
-        for event in events:
-            apply(event)
-            payload = _payload_size(event)
-            if payload > largest:
-                largest = payload
-            self.size += _EVENT_SIZE + payload
-        return largest
+    def absorb(self, events: Iterable[ev.HistoryEvent]) -> Absorbed:
+        """Take the events of the checkpoint ``next_seq`` into account, and say what follows from them."""
+        state, largest, size = self.state, 0, 0
+        if self.consuming:
+            self.done.update(self.consuming)
+        out: Outgoing | None = None  # most turns send nothing
+        for position, event in enumerate(events, 1):
+            kind = type(event)
+            if kind in SENDING:
+                out = out or Outgoing(self.record, self.record.execution_id, self.next_seq, self.partition_count)
+                out.take(event, position, state)
+            state.apply(event)
+            field_name = _PAYLOADS.get(kind)
+            if field_name is not None:
+                payload = len(getattr(event, field_name) or "")
+                size += payload
+                if payload > largest:
+                    largest = payload
+            size += _EVENT_SIZE
+        self.size += size
+        return Absorbed(largest) if out is None else Absorbed(largest, tuple(out.messages), tuple(out.starts))
 
 
-def start_event(record: InstanceRecord, now: int, runtime: str) -> ExecutionStarted:
-    """The event that starts an instance: its record is the start message."""
-    return ExecutionStarted(
-        timestamp=max(now, record.created_at),
+def is_addressed(message: Message, execution_id: str) -> bool:
+    """Whether a message is for that execution; what a parent tells its child is for whichever of the child's runs."""
+    if message.execution_id in (None, execution_id):
+        return True
+    return type(message.event) in _FROM_PARENT and same_start(message.execution_id or "", execution_id)
+
+
+_FROM_PARENT = (ev.ExecutionTerminated, ev.ExecutionCancelRequested, ev.ExecutionRewound)
+_WITHOUT_TASK = frozenset(
+    {
+        ev.ExecutionStarted,
+        ev.EventRaised,
+        ev.ExecutionTerminated,
+        ev.ExecutionCancelRequested,
+        ev.ExecutionSuspended,
+        ev.ExecutionResumed,
+        ev.ExecutionRewound,
+        ev.EntityOperationCalled,  # these have the caller's task id
+        ev.EntityOperationSignaled,
+        ev.EntityLockRequested,
+        ev.EntityUnlockSent,
+    }
+)
+
+
+def start_event(record: InstanceRecord, now: int, runtime: str) -> ev.ExecutionStarted:
+    """The event that starts an execution: the instance's record is the start message.
+
+    It is later than the execution before, as messages are told apart by their times, whatever the worker's clock says.
+    """
+    follows = generation_of(record.execution_id) > 0
+    return ev.ExecutionStarted(
+        timestamp=max(now, record.created_at, record.updated_at + follows),
         instance_id=record.instance_id,
         execution_id=record.execution_id,
         name=record.name,
@@ -121,13 +277,29 @@ def start_event(record: InstanceRecord, now: int, runtime: str) -> ExecutionStar
         version=record.version,
         tags=record.tags,
         runtime=runtime,
+        parent=record.parent,
     )
 
 
-def project(record: InstanceRecord, state: InstanceState, rev: int, recoveries: int) -> InstanceRecord:
-    """The record of an instance whose history adds up to ``state`` after ``rev`` checkpoints."""
-    ended = state.status.is_terminal
+def entity_record(instance_id: str, partition_count: int, now: int) -> InstanceRecord:
+    """The record of an entity that comes to be."""
     return InstanceRecord(
+        instance_id,
+        uuid4().hex,
+        EntityId.parse(instance_id).name,
+        partition_of(instance_id, partition_count),
+        now,
+        now,
+        "null",
+        due_at=now,
+    )
+
+
+def project(instance: LiveInstance) -> InstanceRecord:
+    """The record of an instance as its state is now."""
+    record, state = instance.record, instance.state
+    ended = state.status.is_terminal
+    projected = InstanceRecord(
         instance_id=record.instance_id,
         execution_id=record.execution_id,
         name=record.name,
@@ -136,7 +308,7 @@ def project(record: InstanceRecord, state: InstanceState, rev: int, recoveries: 
         updated_at=state.last_timestamp,
         input=record.input,
         status=state.status,
-        rev=rev,
+        rev=instance.rev,
         version=record.version,
         tags=record.tags,
         due_at=state.due_at,
@@ -145,21 +317,23 @@ def project(record: InstanceRecord, state: InstanceState, rev: int, recoveries: 
         custom_status=state.custom_status,
         failure=state.failure,
         problem=None,
-        recoveries=recoveries,
+        recoveries=instance.recoveries,
+        parent=record.parent,
+        heartbeats=_outstanding_heartbeats(instance) if instance.heartbeats else None,
     )
+    continued = state.continued
+    if continued is None:
+        return projected
+    return replace(projected, execution_id=continued.execution_id, input=continued.input)
 
 
-def _payload_size(event: HistoryEvent) -> int:
-    match event:
-        case OrchestratorStarted() | OrchestratorCompleted():
-            return 0
-        case TaskScheduled() | ExecutionStarted():
-            return len(event.input)
-        case TaskCompleted():
-            return len(event.result)
-        case ExecutionCompleted():
-            return len(event.result or "")
-        case CustomStatusSet():
-            return len(event.status)
-        case _:
-            return 0
+def outdated(instance: LiveInstance, execution_id: str, keep: int) -> tuple[str, ...]:
+    """The execution whose history goes when ``execution_id`` begins; ``keep`` is how many former ones stay."""
+    old = None if instance.state.continued is None else earlier_execution_id(execution_id, keep + 1)
+    return () if old is None else (old,)
+
+
+def _outstanding_heartbeats(instance: LiveInstance) -> dict[str, str] | None:
+    outstanding = instance.state.activities
+    instance.heartbeats = {task: last for task, last in instance.heartbeats.items() if int(task) in outstanding}
+    return dict(instance.heartbeats) or None

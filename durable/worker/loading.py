@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+import platform
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from time import perf_counter
 
-from durable.backend import Annotation, Backend, Checkpoint, Commit, InstanceRecord
+from durable.backend import Annotation, Backend, Checkpoint, Commit, InstanceRecord, Message
 from durable.clock import Clock
 from durable.core.errors import UnsupportedHistoryError
 from durable.core.events import (
-    ArrivedEvent,
+    ExecutionRewound,
     ExecutionStarted,
+    HistoryEvent,
     TaskCompleted,
+    TaskDeferred,
     TaskFailed,
     TaskScheduled,
-    split_turns,
 )
-from durable.core.replay import Orchestration
+from durable.core.ids import earlier_execution_id, is_entity
+from durable.core.rewinding import effective, kept_answers, rewind_point, rewound_state
+from durable.core.state import RuntimeStatus
 from durable.offload import restore_checkpoints, restore_record
-from durable.registry import Registry
 from durable.worker.activities import Key
-from durable.worker.live import LiveInstance, project, start_event
-from durable.worker.services import WorkerServices
+from durable.worker.executions import Executions, live_class
+from durable.worker.live import (
+    Absorbed,
+    Item,
+    LiveInstance,
+    entity_record,
+    is_addressed,
+    outdated,
+    project,
+    start_event,
+)
+from durable.worker.rewinds import answer_again, go_back
 from durable.worker.watchdog import Watchdog
 
 SLICE = 0.005
@@ -34,10 +48,43 @@ PAGE = 200
 
 @dataclass(slots=True)
 class Loaded:
-    """A live instance, and its outstanding activities with the number of the delivery each is to get (R3)."""
+    """A live instance, and its outstanding activities with the number of the delivery each is to get (R3).
+
+    ``seen`` counts the items of the mailbox given to ``load`` that were there before the inbox was read.
+    """
 
     instance: LiveInstance
     outstanding: list[tuple[TaskScheduled, int]]
+    seen: int = 0
+
+
+@dataclass(slots=True)
+class Gone:
+    """There is no such instance, or it has ended: nobody will take in these messages. ``answers`` are to be sent."""
+
+    messages: Sequence[Message]
+    answers: Sequence[Message] = ()
+
+
+@dataclass(slots=True)
+class _Catching:
+    """An instance while its history is replayed. ``events`` gathers those that count, where it was rewound."""
+
+    instance: LiveInstance
+    events: list[HistoryEvent] | None = None
+    scheduled_at: dict[int, int] = field(default_factory=dict)
+    unsettled: list[Commit] = field(default_factory=list)
+
+    def go_back(self, rewound: ExecutionRewound) -> None:
+        """Take back what a rewind does. Raises _RewoundHistory when the events before were not gathered."""
+        if self.events is None:
+            raise _RewoundHistory
+        self.instance.state = rewound_state(self.events, rewound.keep)
+        del self.events[rewound.keep :]
+
+
+class _RewoundHistory(Exception):  # noqa: N818 - not an error: how the first pass ends
+    """The history is to be read as a whole, as some of it does not count."""
 
 
 class Loader:
@@ -46,35 +93,44 @@ class Loader:
     def __init__(
         self,
         backend: Backend,
-        registry: Registry,
+        partition_count: int,
+        executions: Executions,
         clock: Clock,
         watchdog: Watchdog,
-        runtime: str,
         is_running: Callable[[Key], bool],
+        keep_executions: int,
+        recovered: Callable[[Sequence[Commit]], None],
     ) -> None:
         self._backend = backend
-        self._registry = registry
+        self._count = partition_count
+        self._executions = executions
         self._clock = clock
         self._watchdog = watchdog
-        self._runtime = runtime
+        self._runtime = f"python {platform.python_version()}, anyio {version('anyio')}"
         self._is_running = is_running
-        self._services = WorkerServices(registry)
+        self._keep = keep_executions
+        self._recovered = recovered
 
-    def fresh(self, record: InstanceRecord) -> LiveInstance:
-        """A live instance that has no history yet; its start event is in the mailbox.
+    def fresh(self, record: InstanceRecord, *, inert: bool = False) -> LiveInstance:
+        """A live instance whose execution has no history yet; its start event is in the mailbox.
 
         Raises:
             UnknownFunctionError: its orchestrator is not registered here.
         """
         started = start_event(record, self._clock(), self._runtime)
-        return LiveInstance(record, self._orchestration(started), mailbox=[started])
+        execution = None if inert else self._executions.begin(started)
+        recoveries = record.recoveries
+        return live_class(record.instance_id)(
+            record, execution, self._count, mailbox=[started], rev=record.rev, recoveries=recoveries
+        )
 
     async def load(
-        self, instance_id: str, execution_id: str | None = None, mailbox: Sequence[ArrivedEvent] = ()
-    ) -> Loaded | None:
-        """Replay ``instance_id`` from its history; None when it does not exist or has ended.
+        self, instance_id: str, execution_id: str | None = None, mailbox: Sequence[Item] = (), *, inert: bool = False
+    ) -> Loaded | Gone:
+        """Replay ``instance_id`` from its history, and put what is in its inbox into its mailbox.
 
         Activities whose outcome waits in ``mailbox``, the one of that execution, are not outstanding any more.
+        ``inert`` leaves the code out: the instance can only be ended.
 
         Raises:
             UnknownFunctionError: its orchestrator is not registered here.
@@ -82,47 +138,149 @@ class Loader:
             UnsupportedHistoryError: the history was written by a newer version.
             BackendUnavailable: the store did not answer.
         """
-        stored = (await self._backend.get([instance_id]))[0]
-        if stored is None or stored.status.is_terminal:
-            return None
+        while True:
+            stored = (await self._backend.get([instance_id]))[0]
+            if stored is None and is_entity(instance_id):
+                return await self._new_entity(instance_id, mailbox)
+            if stored is None or stored.status.is_terminal:
+                return await self._ended(instance_id, stored)
+            record = await restore_record(self._backend, stored)
+            loaded = await self._from_history(record, mailbox if execution_id == record.execution_id else (), inert)
+            if loaded is not None:
+                loaded.seen = len(mailbox)
+                try:
+                    is_up_to_date = await self._read_inbox(loaded.instance)
+                except BaseException:
+                    _discard(loaded.instance)
+                    raise
+                if is_up_to_date:
+                    return loaded
+                _discard(loaded.instance)
+            # Its record did not show yet that it has ended or continued as new, or another owner writes: look again.
+
+    async def _read_inbox(self, instance: LiveInstance) -> bool:
+        """Put what is in the inbox into the mailbox; False when that shows that the history was read too early."""
+        messages = await self._backend.receive([instance.instance_id])
+        ahead = frozenset(message.message_id for message in messages if instance.is_ahead(message))
+        execution_id, seq = instance.record.execution_id, instance.next_seq
+        if ahead and await self._backend.load(instance.instance_id, execution_id, from_seq=seq, limit=1):
+            return False
+        instance.unasked = ahead
+        instance.mailbox += messages
+        return True
+
+    async def _ended(self, instance_id: str, stored: InstanceRecord | None) -> Loaded | Gone:
+        messages = await self._backend.receive([instance_id])
+        if stored is None:
+            return Gone(messages)
+        rewinds = (one for one in messages if type(one.event) is ExecutionRewound)
+        rewind = next((one for one in rewinds if is_addressed(one, stored.execution_id)), None)
+        if rewind is None:
+            return Gone(messages)
         record = await restore_record(self._backend, stored)
+        if record.status is RuntimeStatus.COMPLETED:
+            return Gone(messages, answer_again(record, rewind, self._count))
+        return await self._rewind(record, rewind, [message for message in messages if message is not rewind])
+
+    async def _rewind(self, record: InstanceRecord, rewind: Message, others: list[Message]) -> Loaded:
+        """An instance that ended badly, as it was before its first failure."""
+        checkpoints = [checkpoint async for page in self._pages(record) for checkpoint in page]
+        events = effective([checkpoint.events for checkpoint in checkpoints])
+        execution = self._executions.begin(_started(checkpoints[0]))
+        instance = LiveInstance(record, execution, self._count, recoveries=record.recoveries)
+        instance.mailbox += [*go_back(instance, rewind, events), *others]
+        instance.next_seq, instance.rev = checkpoints[-1].seq + 1, checkpoints[-1].rev
+        instance.unasked = frozenset(message.message_id for message in others if instance.is_ahead(message))
+        keep = rewind_point(events)
+        try:
+            await self._in_slices(record.instance_id, self._executions.replay(execution, events[:keep]))
+        except BaseException:
+            execution.discard()
+            raise
+        return Loaded(instance, [])
+
+    async def _new_entity(self, instance_id: str, mailbox: Sequence[Item]) -> Loaded | Gone:
+        """An entity comes to be when the first message asks for it."""
+        seen = len(mailbox)
+        messages = await self._backend.receive([instance_id])
+        if not messages:
+            return Gone(())
+        instance = self.fresh(entity_record(instance_id, self._count, self._clock()))
+        instance.created = False
+        instance.mailbox += messages
+        return Loaded(instance, [], seen)
+
+    async def _from_history(
+        self, record: InstanceRecord, answers: Sequence[Item], inert: bool, *, rewound: bool = False
+    ) -> Loaded | None:
         pages = self._pages(record)
         first = await anext(pages, None)
         if first is None:
-            return Loaded(self.fresh(record), [])
-        instance = LiveInstance(record, self._orchestration(_started(first[0])), recoveries=record.recoveries)
-        answers = mailbox if execution_id == record.execution_id else ()
+            await self._mark_former(record)
+            return Loaded(self.fresh(record, inert=inert), [])
+        execution = None if inert else self._executions.begin(_started(first[0]))
+        kind = live_class(record.instance_id)
+        instance = kind(record, execution, self._count, recoveries=record.recoveries)
         try:
-            outstanding = await self._catch_up(instance, first, pages, answers)
+            outstanding = await self._catch_up(_Catching(instance, [] if rewound else None), first, pages, answers)
+        except _RewoundHistory:
+            _discard(instance)
+            return await self._from_history(record, answers, inert, rewound=True)
         except BaseException:
-            instance.orchestration.discard()  # or the garbage collector would end its code, as if it ran
+            _discard(instance)  # or the garbage collector would end its code, as if it ran
             raise
         if outstanding is None:
-            instance.orchestration.discard()
+            _discard(instance)
             return None
         return Loaded(instance, outstanding)
 
+    async def _mark_former(self, record: InstanceRecord) -> None:
+        """Mark the messages that the execution before took in: its successor could not tell them from new ones.
+
+        Its owner may have died after the record showed the successor, and before that.
+        """
+        former = earlier_execution_id(record.execution_id, 1)
+        if former is None or self._backend.settles_on_commit:
+            return
+        async for page in self._pages(replace(record, execution_id=former)):
+            await self._settle([Commit(checkpoint, record, consumed=_taken_in(checkpoint)) for checkpoint in page])
+
+    async def _settle(self, commits: Sequence[Commit]) -> None:
+        """Settle what another worker committed; what was taken in is put into the inbox before, where it is not there.
+
+        The turn that sent it may not be settled: sent after it was marked, it would be taken in again.
+        """
+        taken = [
+            Message(message_id, one.record.instance_id, one.record.partition, event.timestamp, event)
+            for one in commits
+            for event in one.checkpoint.events
+            if (message_id := getattr(event, "message_id", None)) is not None
+        ]
+        await self._backend.send(taken)
+        await self._backend.settle(commits)
+
     async def _catch_up(
         self,
-        instance: LiveInstance,
+        catching: _Catching,
         page: list[Checkpoint],
         pages: AsyncIterator[list[Checkpoint]],
-        answers: Sequence[ArrivedEvent],
+        answers: Sequence[Item],
     ) -> list[tuple[TaskScheduled, int]] | None:
-        """Replay all pages and settle what was left; what to deliver again, or None when the instance has ended."""
-        scheduled_at: dict[int, int] = {}
-        await self._replay(instance, page, scheduled_at)
-        last = page[-1]
+        """Replay all pages and settle what was left; what to deliver again, or None when the execution has ended."""
+        instance = catching.instance
+        await self._replay(catching, page)
         async for page in pages:
-            await self._replay(instance, page, scheduled_at)
-            last = page[-1]
-        if last.rev > instance.record.rev:
+            await self._replay(catching, page)
+        if catching.events is not None and instance.execution is not None:
+            replay = self._executions.replay(instance.execution, catching.events)
+            await self._in_slices(instance.instance_id, replay)
+        if catching.unsettled:
             # A crash fell between the commit and what follows from it.
-            settled = project(instance.record, instance.state, last.rev, instance.recoveries)
-            await self._backend.settle([Commit(last, settled)])
-        if instance.state.status.is_terminal:
+            await self._settle(catching.unsettled)
+            self._recovered(catching.unsettled)
+        if instance.state.status.is_terminal or instance.state.continued is not None:
             return None
-        return await self._outstanding(instance, answers, scheduled_at)
+        return await self._outstanding(instance, answers, catching.scheduled_at)
 
     async def _pages(self, record: InstanceRecord) -> AsyncIterator[list[Checkpoint]]:
         seq = 0
@@ -135,17 +293,33 @@ class Loader:
             if len(page) < PAGE:
                 return
 
-    async def _replay(self, instance: LiveInstance, page: list[Checkpoint], scheduled_at: dict[int, int]) -> None:
+    async def _replay(self, catching: _Catching, page: list[Checkpoint]) -> None:
+        instance = catching.instance
+
         def turns() -> Iterator[None]:
             for checkpoint in page:
-                yield from instance.orchestration.replay(split_turns(checkpoint.events))
-                instance.absorb(checkpoint.events)
+                if type(checkpoint.events[0]) is ExecutionRewound:
+                    catching.go_back(checkpoint.events[0])
+                if catching.events is not None:
+                    catching.events += checkpoint.events
+                elif instance.execution is not None:
+                    yield from self._executions.replay(instance.execution, checkpoint.events)
+                instance.next_seq, instance.rev = checkpoint.seq, checkpoint.rev
+                absorbed = instance.absorb(checkpoint.events)
                 for event in checkpoint.events:
                     if type(event) is TaskScheduled:
-                        scheduled_at[event.task_id] = checkpoint.recoveries
-                instance.next_seq, instance.rev = checkpoint.seq + 1, checkpoint.rev
+                        catching.scheduled_at[event.task_id] = checkpoint.recoveries
+                if checkpoint.rev > instance.record.rev:
+                    catching.unsettled.append(self._settlement(instance, checkpoint, absorbed))
+                instance.next_seq += 1
 
         await self._in_slices(instance.instance_id, turns())
+
+    def _settlement(self, instance: LiveInstance, checkpoint: Checkpoint, absorbed: Absorbed) -> Commit:
+        """What follows from a checkpoint that the store's record does not show yet."""
+        record = project(instance)
+        drops = outdated(instance, record.execution_id, self._keep)
+        return Commit(checkpoint, record, False, absorbed.messages, _taken_in(checkpoint), absorbed.starts, drops)
 
     async def _in_slices(self, instance_id: str, steps: Iterator[None]) -> None:
         """Run ``steps`` and let the host's loop go on every few milliseconds."""
@@ -160,26 +334,36 @@ class Loader:
             await asyncio.sleep(0)
 
     async def _outstanding(
-        self, instance: LiveInstance, mailbox: Sequence[ArrivedEvent], scheduled_at: dict[int, int]
+        self, instance: LiveInstance, mailbox: Sequence[Item], scheduled_at: dict[int, int]
     ) -> list[tuple[TaskScheduled, int]]:
         """What to deliver again. The delivery is counted in the store first: it may kill this worker, too."""
         record = instance.record
-        answered = {event.task_id for event in mailbox if isinstance(event, TaskCompleted | TaskFailed)}
+        answered = {event.task_id for event in mailbox if isinstance(event, TaskCompleted | TaskFailed | TaskDeferred)}
         lost = [
             task
             for task in instance.state.activities.values()
             if task.task_id not in answered
+            and task.task_id not in instance.state.answers
             and not self._is_running((record.instance_id, record.execution_id, task.task_id))
         ]
+        instance.heartbeats = dict(record.heartbeats or {})
+        instance.mailbox += kept_answers(instance.state, instance.state.last_timestamp)
         if lost:
             instance.recoveries += 1
-            note = Annotation(record.instance_id, instance.rev, None, instance.recoveries)
+            note = Annotation(record.instance_id, instance.rev, None, instance.recoveries, record.heartbeats)
             await self._backend.annotate([note])
         return [(task, instance.recoveries - scheduled_at[task.task_id] + 1) for task in lost]
 
-    def _orchestration(self, started: ExecutionStarted) -> Orchestration:
-        definition = self._registry.find_orchestrator(started.name)
-        return Orchestration(started, definition.begin, self._services)
+
+def _taken_in(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Ids of the messages that a turn took in."""
+    ids = (getattr(event, "message_id", None) for event in checkpoint.events)
+    return tuple(message_id for message_id in ids if message_id is not None)
+
+
+def _discard(instance: LiveInstance) -> None:
+    if instance.execution is not None:
+        instance.execution.discard()
 
 
 def _started(first: Checkpoint) -> ExecutionStarted:

@@ -12,11 +12,12 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from durable.backend import Annotation, Backend
-from durable.core.events import ArrivedEvent
+from durable.backend import Annotation, Backend, Message
+from durable.core.events import ArrivedEvent, ExecutionTerminated
+from durable.core.ids import generation_of
 from durable.worker.instances import Effects, Instances
-from durable.worker.live import LiveInstance
-from durable.worker.loading import Loader
+from durable.worker.live import Item, LiveInstance
+from durable.worker.loading import Gone, Loaded, Loader
 from durable.worker.patience import Patience
 
 T = TypeVar("T")
@@ -31,7 +32,7 @@ _FIRST_PARKED, _LAST_PARKED = 1.0, 300.0
 class _Away:
     """What waits for an instance that is not in memory. ``failures`` counts its turns that failed in a row."""
 
-    mailbox: list[ArrivedEvent] = field(default_factory=list)
+    mailbox: list[Item] = field(default_factory=list)
     execution_id: str | None = None  # of the execution that the mailbox's events answer
     failures: int = 0
     loading: asyncio.Task[None] | None = None
@@ -88,6 +89,21 @@ class Recovery:
         elif away.execution_id in (None, execution_id):
             away.execution_id = execution_id
             away.mailbox.append(event)
+
+    def post(self, message: Message) -> None:
+        """Give a message to an instance, wherever it is. A parked one is not waited for to be terminated."""
+        instance_id = message.instance_id
+        live = self._instances.get(instance_id)
+        away = self._away.get(instance_id)
+        if live is not None:
+            self._instances.deliver(live, (message,))
+        elif away is None:
+            self._load(instance_id, _Away([message]))
+        else:
+            away.mailbox.append(message)
+            if away.retry is not None and _ends(message):
+                away.retry.cancel()
+                self._load(instance_id, away)
 
     def left(self, instance: LiveInstance, error: Exception | None) -> None:
         """Take over a live instance that was dropped: load it again; park it when that does not help."""
@@ -149,28 +165,46 @@ class Recovery:
     async def _bring_in(self, instance_id: str, away: _Away) -> None:
         async with self._loads:
             try:
-                loaded = await self._patience.insist(
-                    lambda: self._loader.load(instance_id, away.execution_id, away.mailbox)
-                )
+                loaded = await self._loaded(instance_id, away)
             except Exception as error:
                 await self._park(instance_id, away, error)
                 return
-        if self._away.get(instance_id) is not away:
-            if loaded is not None:
-                loaded.instance.orchestration.discard()
-            return
-        del self._away[instance_id]
+        if self._away.get(instance_id) is away:
+            del self._away[instance_id]
+            self._take_in(instance_id, away, loaded)
+        elif isinstance(loaded, Loaded) and loaded.instance.execution is not None:
+            loaded.instance.execution.discard()
+
+    async def _loaded(self, instance_id: str, away: _Away) -> Loaded | Gone:
+        try:
+            return await self._patience.insist(lambda: self._loader.load(instance_id, away.execution_id, away.mailbox))
+        except Exception:
+            if not any(map(_ends, away.mailbox)):
+                raise
+            # It cannot go on, but it can be ended.
+            return await self._patience.insist(lambda: self._loader.load(instance_id, inert=True))
+
+    def _take_in(self, instance_id: str, away: _Away, loaded: Loaded | Gone) -> None:
         if away.lost_race:
-            self._effects.keep_activities(
-                instance_id, set() if loaded is None else set(loaded.instance.state.activities)
-            )
-        if loaded is None:
+            keep = set() if isinstance(loaded, Gone) else set(loaded.instance.state.activities)
+            self._effects.keep_activities(instance_id, keep)
+        if isinstance(loaded, Gone):
+            waiting = [item for item in away.mailbox if type(item) is Message]
+            self._effects.refuse([*waiting, *loaded.messages], loaded.answers)
             return
         instance = loaded.instance
         if away.execution_id == instance.record.execution_id:
-            instance.mailbox += away.mailbox
+            instance.mailbox += [item for item in away.mailbox if type(item) is not Message]
+        # Of the messages only those that came after the inbox was read: it had the others, unless they were taken in.
+        late = [item for item in away.mailbox[loaded.seen :] if type(item) is Message]
+        if late and generation_of(instance.record.execution_id):
+            self._effects.read_inbox(instance_id)  # only the store knows what its former executions took in
+        else:
+            instance.mailbox += late
         instance.failures = away.failures
         self._instances.add(instance)
+        if instance.execution is None:
+            return  # it is only ended: what it waits for need not be run again
         for scheduled, number in loaded.outstanding:
             self._effects.start_activity(instance, scheduled, number)
 
@@ -184,7 +218,14 @@ class Recovery:
         _log.error("instance %r is parked, next try in %g s: %s", instance_id, delay, problem, exc_info=error)
         record = await self._patience.insist(lambda: self._backend.get([instance_id]))
         if record[0] is not None:
-            note = Annotation(instance_id, record[0].rev, problem, record[0].recoveries)
+            note = Annotation(instance_id, record[0].rev, problem, record[0].recoveries, record[0].heartbeats)
             await self._patience.insist(lambda: self._backend.annotate([note]))
         if self._away.get(instance_id) is away:
+            if away.failures == 1 and any(map(_ends, away.mailbox)):
+                delay = 0.0  # it was terminated meanwhile
             away.retry = asyncio.get_running_loop().call_later(delay, self._load, instance_id, away)
+
+
+def _ends(item: Item) -> bool:
+    """Whether an item of a mailbox ends its instance, whatever its code does."""
+    return type(item) is Message and type(item.event) is ExecutionTerminated

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import MutableMapping
+from collections.abc import Callable, Coroutine, MutableMapping
 from random import Random
 from typing import Any
 
-from durable.core.context import ActivityTarget, OrchestrationContext
-from durable.payloads import encode
+from durable.core.context import OrchestrationContext
+from durable.core.retry import RetryPolicy
+from durable.core.services import ActivityTarget, CallTarget, OrchestratorTarget
+from durable.httpcall.polling import call_with_polling
+from durable.httpcall.values import ACTIVITY_NAME, HttpRequest, HttpResponse
+from durable.payloads import encode, reader
 from durable.registry import Registry
 
 _user_log = logging.getLogger("durable.orchestrator")
@@ -38,8 +43,35 @@ class WorkerServices:
     def activity(self, name: str) -> ActivityTarget[Any]:
         return self._registry.activity_target(name)
 
+    def orchestrator(self, name: str) -> OrchestratorTarget[Any]:
+        return self._registry.orchestrator_target(name)
+
+    def operation(self, entity: str, name: str) -> CallTarget[Any]:
+        return self._registry.operation_target(entity, name)
+
     def encode(self, value: object, what: str) -> str:
         return encode(value, what)
+
+    def decoder(self, kind: Any, what: str) -> Callable[[str], Any]:
+        return reader(kind, what)
+
+    def http_call(
+        self,
+        context: OrchestrationContext,
+        method: str,
+        url: str,
+        *,
+        retry: RetryPolicy | None,
+        follow_202: bool,
+        **options: Any,
+    ) -> Coroutine[Any, Any, HttpResponse]:
+        request = HttpRequest.of(method, url, **options)
+        activity = self._registry.find_activity(ACTIVITY_NAME).options(retry=retry)
+
+        def send(request: HttpRequest) -> asyncio.Future[HttpResponse]:
+            return context.call_activity(activity, request)
+
+        return call_with_polling(send, lambda: context.now, asyncio.sleep, request, follow_202)
 
     def random(self, seed: str) -> Random:
         return Random(seed)

@@ -7,12 +7,12 @@ behind its history for ``DELAY`` seconds, so that the turns of a short instance 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
 from durable.backend import Backend, Commit, InstanceRecord
-from durable.core.events import CustomStatusSet
+from durable.core.events import CustomStatusSet, ExecutionRewound
 from durable.worker.patience import Patience
 
 DELAY = 0.5
@@ -22,9 +22,10 @@ DELAY = 0.5
 class Settler:
     """Settles commits in batches; one task, so that they stay in order."""
 
-    def __init__(self, backend: Backend, patience: Patience) -> None:
+    def __init__(self, backend: Backend, patience: Patience, settled: Callable[[Sequence[Commit]], None]) -> None:
         self._backend = backend
         self._patience = patience
+        self._settled = settled
         self._unsettled: list[Commit] = []
         self._ahead: dict[str, InstanceRecord] = {}
         self._something = asyncio.Event()
@@ -71,6 +72,7 @@ class Settler:
             for commit in commits:
                 if self._ahead.get(commit.record.instance_id) is commit.record:
                     del self._ahead[commit.record.instance_id]
+            self._settled(commits)
             if not self._unsettled:
                 self._hurry.clear()  # whoever hurried meanwhile has what he waited for
                 self._quiet.set()
@@ -78,6 +80,8 @@ class Settler:
 
 def _is_urgent(commit: Commit) -> bool:
     """Whether somebody outside may wait for what settling shows."""
-    if commit.record.status.is_terminal or commit.messages:
+    if commit.record.status.is_terminal or commit.messages or commit.starts:
         return True
-    return any(type(event) is CustomStatusSet for event in commit.checkpoint.events)
+    if commit.record.execution_id != commit.checkpoint.execution_id:
+        return True  # its next execution waits for this
+    return any(type(event) in (CustomStatusSet, ExecutionRewound) for event in commit.checkpoint.events)

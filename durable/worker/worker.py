@@ -8,24 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import platform
-from collections.abc import Callable, Collection, Coroutine, Sequence, Set
-from importlib.metadata import version
+from collections.abc import Callable, Coroutine, Sequence, Set
 from typing import Any
 
 from durable import anyio_order
-from durable.backend import Annotation, Backend, BackendUnavailable, Hint, InstanceRecord, Wakeup
+from durable.backend import Backend, BackendUnavailable, Commit, Hint, InstanceRecord, Message, Wakeup
 from durable.clock import Clock
-from durable.core.errors import UnknownFunctionError
+from durable.core.errors import UnknownFunctionError, VersionMismatchError
 from durable.core.events import TaskScheduled
 from durable.core.ids import partition_of
+from durable.core.state import RuntimeStatus
 from durable.registry import Registry
 from durable.settings import Settings
 from durable.worker.activities import ActivityRunner, Attempt, Outcome
 from durable.worker.collector import CollectorThreshold
 from durable.worker.committer import Committer
+from durable.worker.delivery import Delivery
+from durable.worker.executions import Executions
+from durable.worker.handover import HandOver
+from durable.worker.heartbeats import Heartbeats
+from durable.worker.inbox import Inbox
 from durable.worker.instances import Instances
-from durable.worker.live import Created, LiveInstance
+from durable.worker.live import Created, LiveInstance, Phase
 from durable.worker.loading import Loader
 from durable.worker.partitions import Partitions
 from durable.worker.patience import Patience
@@ -35,8 +39,6 @@ from durable.worker.timers import WakeUps
 from durable.worker.watchdog import Watchdog
 
 _log = logging.getLogger("durable.worker")
-
-_DRAIN_POLL = 0.01
 
 
 class Worker:
@@ -58,28 +60,54 @@ class Worker:
         self._clock = clock
         self._changed = changed
         self._tasks: set[asyncio.Task[None]] = set()
-        self._draining: frozenset[int] = frozenset()
         self._abandoned = False
         self.failure: BaseException | None = None
-        runtime = f"python {platform.python_version()}, anyio {version('anyio')}"
         self._watchdog = Watchdog(settings.blocked_turn)
         self._collector = CollectorThreshold(settings.gc_threshold)
         self._partitions = Partitions(
-            backend, clock, settings.lease_time, gained=self._gained, lost=self._lost, hand_over=self._hand_over
+            backend, clock, settings.lease_time, gained=self._gained, lost=self._lost, hand_over=self._give_up
         )
         self._activities = ActivityRunner(
             self._partitions.info.worker_id,
             clock,
             self._activity_ended,
+            lambda instance_id, task_id, details: self._heartbeats.report(instance_id, task_id, details),
             limit=settings.max_activities,
             threads=settings.activity_threads,
             max_deliveries=settings.max_deliveries,
         )
-        patience = self._patience = Patience()
-        self._committer = Committer(backend, patience, self._fail)
+        self._patience = Patience()
+        self._connect_parts()
+
+    def _connect_parts(self) -> None:
+        """Make the parts that know each other: the road from an event to its turn, and on to the effects."""
+        backend, clock, settings, patience = self._backend, self._clock, self._settings, self._patience
+        self._committer = Committer(backend, patience, self._fail, lambda commits: self._delivery.settled(commits))
         self._instances = Instances(self._committer, self, clock, settings, self._watchdog)
-        self._loader = Loader(backend, registry, clock, self._watchdog, runtime, self._activities.__contains__)
+        executions = Executions(self._registry, settings)
+        self._loader = Loader(
+            backend,
+            self._count,
+            executions,
+            clock,
+            self._watchdog,
+            self._activities.__contains__,
+            settings.keep_executions,
+            lambda commits: self._delivery.recovered(commits),
+        )
         self._recovery = Recovery(backend, patience, self._loader, self._instances, self, self.owns)
+        self._inbox = Inbox(backend, self._count, patience, clock, self._recovery.post, self._execution_of)
+        self._delivery = Delivery(self._instances, self._recovery, self._inbox, self.owns, self.start_instance)
+        self._heartbeats = Heartbeats(backend, patience, self._instances.get)
+        self._handover = HandOver(
+            backend,
+            self._count,
+            self._activities,
+            self._instances,
+            self._committer,
+            lambda: self._recovery.loading,
+            settings.drain_time,
+        )
         self._wakeups = WakeUps(clock, self._recovery.wake)
         self._scanner = Scanner(backend, clock, lambda: self._partitions.owned, self._found)
 
@@ -116,6 +144,8 @@ class Worker:
         await self._partitions.beat()
         self._spawn(self._partitions.run(), "partitions")
         self._spawn(self._scanner.run(), "scan")
+        self._spawn(self._inbox.run(), "inbox")
+        self._spawn(self._heartbeats.run(), "heartbeats")
         self._spawn(self._scanner.keep_sweeping(), "sweep")
 
     async def stop(self) -> None:
@@ -139,7 +169,7 @@ class Worker:
 
     async def _finish_work(self) -> None:
         try:
-            await self._bring_to_rest(frozenset(range(self._count)))  # also what it is given meanwhile
+            await self._handover.bring_to_rest(frozenset(range(self._count)))  # also what it is given meanwhile
         except (TimeoutError, BackendUnavailable) as error:
             _log.warning("the worker stops without a store to hand its work over to: %r", error)
 
@@ -178,7 +208,7 @@ class Worker:
         if self.failure is None:
             self.failure = error
             _log.critical("the worker cannot go on and stops taking work", exc_info=error)
-            self._draining = frozenset(range(self._count))
+            self._handover.draining = frozenset(range(self._count))
 
     # --- what comes in -------------------------------------------------------------------------
 
@@ -188,12 +218,12 @@ class Worker:
         False when it has to be created in the store first: another worker's, draining, or its id is in use here.
         """
         known = self._instances.get(record.instance_id) or record.instance_id in self._recovery
-        if known or not self.owns(record.instance_id) or record.partition in self._draining:
+        if known or not self.owns(record.instance_id) or record.partition in self._handover.draining:
             return False
         try:
             instance = self._loader.fresh(record)
-        except UnknownFunctionError:
-            return False  # another worker may know it; here it will be parked and shown
+        except (UnknownFunctionError, VersionMismatchError):
+            return False  # another worker may run it; here it will be parked and shown
         instance.created = False
         instance.on_created = done
         self._instances.add(instance)
@@ -203,8 +233,21 @@ class Worker:
         """Something changed in the store."""
         if hint.instance_id is None:
             self._scanner.want()
-        elif self._instances.get(hint.instance_id) is None and self.owns(hint.instance_id):
-            self._recovery.wake(hint.instance_id)
+        elif self.owns(hint.instance_id):
+            if self._instances.get(hint.instance_id) is None and hint.instance_id not in self._recovery:
+                self._recovery.wake(hint.instance_id)
+            elif hint.message_id is None or not self._delivery.knows(hint.message_id):
+                self._inbox.want(hint.instance_id)
+
+    def post(self, message: Message) -> None:
+        """A message of this process is in the store; its receiver may be here."""
+        self._delivery.post(message)
+
+    def _execution_of(self, instance_id: str) -> str | None:
+        live = self._instances.get(instance_id)
+        if live is None:
+            return ""
+        return None if live.phase is Phase.SETTLING else live.record.execution_id
 
     def _activity_ended(self, attempt: Attempt, outcome: Outcome) -> None:
         if self.owns(attempt.instance_id):
@@ -215,15 +258,21 @@ class Worker:
     # --- effects of committed turns --------------------------------------------------------------
 
     def start_activity(self, instance: LiveInstance, scheduled: TaskScheduled, number: int) -> None:
-        if instance.record.partition in self._draining:
+        if self.draining(instance):
             return  # its next owner finds it in history
+        if scheduled.task_id in instance.state.answers:
+            return  # it was done before the execution was rewound
         definition = self._registry.activities.get(scheduled.name)
         if definition is None:
             # Later: the caller is in the middle of this instance's turn.
             asyncio.get_running_loop().call_soon(self._park_unknown, instance, scheduled.name)
             return
         record = instance.record
-        self._activities.start(Attempt(record.instance_id, record.execution_id, scheduled, definition, number))
+        heartbeat = instance.heartbeats.get(str(scheduled.task_id))
+        if heartbeat is None and scheduled.previous is not None:
+            heartbeat = scheduled.previous.heartbeat
+        attempt = Attempt(record.instance_id, record.execution_id, scheduled, definition, number, heartbeat)
+        self._activities.start(attempt)
 
     def _park_unknown(self, instance: LiveInstance, name: str) -> None:
         if self._instances.get(instance.instance_id) is instance:
@@ -241,9 +290,28 @@ class Worker:
             if attempt.instance_id == instance_id and attempt.scheduled.task_id not in task_ids:
                 self._activities.cancel(attempt.key)
 
+    def send(self, commit: Commit) -> None:
+        self._delivery.committed(commit)
+
+    def refuse(self, messages: Sequence[Message], answers: Sequence[Message] = ()) -> None:
+        self._inbox.refuse(messages, answers)
+
+    def read_inbox(self, instance_id: str) -> None:
+        self._inbox.want(instance_id)
+
+    def successor(self, instance: LiveInstance, record: InstanceRecord) -> LiveInstance:
+        return self._loader.fresh(record)
+
+    def draining(self, instance: LiveInstance) -> bool:
+        return instance.record.partition in self._handover.draining
+
     def wake_at(self, instance: LiveInstance) -> None:
+        if self.draining(instance):
+            self._wakeups.schedule(instance.instance_id, None)  # its next owner will wake it
+            return
         state = instance.state
-        next_timer = min(state.timers.values()) if state.timers else None
+        is_suspended = state.status is RuntimeStatus.SUSPENDED  # then a timer that is due does not fire
+        next_timer = state.due_at or (None if is_suspended else min(state.timers.values(), default=None))
         self._wakeups.schedule(instance.instance_id, next_timer, however_late=bool(state.activities))
 
     def committed(self, record: InstanceRecord) -> None:
@@ -263,64 +331,17 @@ class Worker:
     def _gained(self, partitions: frozenset[int]) -> None:
         self._spawn(self._scanner.scan(partitions, include_busy=True), "recover")
 
+    async def _give_up(self, partitions: frozenset[int]) -> None:
+        await self._handover.hand_over(partitions)
+
     def _lost(self, partitions: frozenset[int]) -> None:
         for instance in self._instances:
             if instance.record.partition in partitions:
                 self._instances.drop(instance)
-        self._cancel_activities(partitions)
+        self._handover.cancel_activities(partitions)
         for instance_id in self._recovery.ids():
             if partition_of(instance_id, self._count) in partitions:
                 self._recovery.forget(instance_id)
-
-    async def _hand_over(self, partitions: frozenset[int]) -> None:
-        try:
-            await self._bring_to_rest(partitions)
-        except TimeoutError:
-            _log.warning("partitions %s are given up before the store confirmed all of their work", sorted(partitions))
-        finally:
-            self._draining -= partitions
-
-    async def _bring_to_rest(self, partitions: frozenset[int]) -> None:
-        """End the work of these partitions, so that their next owner repeats as little as possible.
-
-        Raises TimeoutError or BackendUnavailable when the store does not take the rest.
-        """
-        limit = self._settings.drain_time
-        try:
-            async with asyncio.timeout(limit):
-                await self._quiesce(partitions)
-        except TimeoutError:
-            _log.warning("activities still ran after %g s and are cancelled; their next owner runs them again", limit)
-            self._cancel_activities(partitions)
-        async with asyncio.timeout(limit):
-            await self._committer.drain()
-            await self._note_clean_stop([i for i in self._instances if i.record.partition in partitions])
-
-    def _cancel_activities(self, partitions: frozenset[int]) -> None:
-        for attempt in self._activities:
-            if partition_of(attempt.instance_id, self._count) in partitions:
-                self._activities.cancel(attempt.key)
-
-    async def _quiesce(self, partitions: frozenset[int]) -> None:
-        """Start nothing new for these partitions and wait until their turns and running activities have ended."""
-        self._draining |= partitions
-        self._activities.withdraw(lambda attempt: partition_of(attempt.instance_id, self._count) in partitions)
-        while self._recovery.loading or self._busy(partitions):  # noqa: ASYNC110 - many parts, no single event
-            await asyncio.sleep(_DRAIN_POLL)
-
-    def _busy(self, partitions: Collection[int]) -> bool:
-        running = any(partition_of(a.instance_id, self._count) in partitions for a in self._activities)
-        return running or any(i.under_way for i in self._instances if i.record.partition in partitions)
-
-    async def _note_clean_stop(self, instances: list[LiveInstance]) -> None:
-        """Take back the next owner's count of one more delivery: this worker did not die of these activities."""
-        notes = [
-            Annotation(i.instance_id, i.rev, i.record.problem, i.recoveries - 1)
-            for i in instances
-            if i.state.activities and i.created
-        ]
-        if notes:
-            await self._backend.annotate(notes)
 
     # --- finding work ------------------------------------------------------------------------------
 
@@ -330,7 +351,16 @@ class Worker:
         at_work = {attempt.instance_id for attempt in self._activities}
         for wakeup in wakeups:
             if wakeup.due_at > now:
-                if not self.has_live(wakeup.instance_id):  # what is in memory knows more than its record
+                live = self._instances.get(wakeup.instance_id)
+                if live is None:
                     self._wakeups.schedule(wakeup.instance_id, wakeup.due_at)
-            elif wakeup.instance_id not in at_work:  # of one whose activity runs here we shall hear
+                elif not live.under_way:  # or it does so when it comes to rest
+                    self.wake_at(live)  # what is in memory knows more than its record
+            elif wakeup.due_at == 0 and (
+                wakeup.instance_id in at_work  # of one whose activity runs here we shall hear
+                or wakeup.instance_id in self._recovery
+                or self.has_live(wakeup.instance_id)
+            ):
+                self._inbox.want(wakeup.instance_id)
+            else:
                 self._recovery.wake(wakeup.instance_id)

@@ -57,7 +57,7 @@ def _describe(hub: TaskHub) -> None:
     """Log what this worker has in hand: asked for when something is stuck."""
     worker = hub._worker
     assert worker is not None
-    logging.warning("owns %s, draining %s", sorted(worker._partitions.owned), sorted(worker._draining))
+    logging.warning("owns %s, draining %s", sorted(worker._partitions.owned), sorted(worker._handover.draining))
     logging.warning("attempts: %s", [(attempt.key, attempt.task) for attempt in worker._activities])
     for instance in worker._instances:
         logging.warning("%s %s outstanding %s", instance.instance_id, instance.phase, list(instance.state.activities))

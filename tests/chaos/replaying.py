@@ -6,8 +6,9 @@ from collections.abc import Iterable
 
 from durable.core.codec import event_from_dict
 from durable.core.errors import NonDeterminismError
-from durable.core.events import ExecutionStarted, split_turns
+from durable.core.events import ExecutionStarted
 from durable.core.replay import Orchestration
+from durable.core.turns import split_turns
 from durable.registry import Registry
 from durable.worker.services import WorkerServices
 from tests.chaos.checker import StoredInstance

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from durable.backend import Backend, create_backend
+from durable.backend import Backend
+from durable.backend_url import create_backend
 from durable.testing.memory import MemoryBackend
 from durable.testing.memory_store import MemoryStore
 

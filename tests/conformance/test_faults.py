@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from durable.backend import Backend, BackendClosed, BackendUnavailable, CommitOutcome
+from durable.backend import Backend, BackendClosed, BackendUnavailable, CommitOutcome, Start
 from durable.testing.conformance import BackendConformance
 from durable.testing.conformance.builders import (
     SECOND,
@@ -107,21 +107,45 @@ async def test_a_commit_that_creates_can_stop_between_record_and_checkpoint(stor
 
 async def test_settle_can_stop_between_any_two_of_its_steps(store: MemoryStore) -> None:
     seen = []
-    for number, part in enumerate([0.0, 0.34, 0.67, 1.0]):
+    for number, part in enumerate([0.0, 0.2, 0.4, 0.6, 0.8, 1.0]):
         backend = await _open(store, scripted_plan({"settle": [Step(Fault.FAIL_PARTWAY, part=part)]}))
-        instance, receiver = Instance(f"i{number}"), f"receiver{number}"
+        instance, receiver, child = Instance(f"i{number}"), f"receiver{number}", new_record(f"child{number}")
         await create(backend, instance)
         await backend.send([new_message(f"q{number}", f"i{number}")])
-        commit = instance.turn(messages=[new_message(f"m{number}", receiver)], consumed=[f"q{number}"])
+        await apply(await _open(store), instance.turn())
+        instance.continue_as("e1.1")
+        message = new_message(f"m{number}", receiver)
+        commit = instance.turn(starts=[Start(child)], messages=[message], drops=["e1"], consumed=[f"q{number}"])
         await backend.commit([commit])
         with pytest.raises(BackendUnavailable):
             await backend.settle([commit])
-        sent, open_ = await inbox_of(backend, receiver), await inbox_of(backend, f"i{number}")
-        seen.append((len(sent), (await record_of(backend, f"i{number}")).rev, len(open_)))
+        [started, record] = await backend.get([child.instance_id, f"i{number}"])
+        sent, waits = await inbox_of(backend, receiver), await inbox_of(backend, f"i{number}")
+        former = await backend.load(f"i{number}", "e1")
+        seen.append((started == child, len(sent), len(former), record and record.rev, len(waits)))
         await backend.settle([commit])
         assert await record_of(backend, f"i{number}") == instance.record
         assert not await inbox_of(backend, f"i{number}")
-    assert seen == [(0, 0, 1), (1, 0, 1), (1, 1, 1), (1, 1, 0)]
+    assert seen == [
+        (False, 0, 1, 1, 1),
+        (True, 0, 1, 1, 1),
+        (True, 1, 1, 1, 1),
+        (True, 1, 0, 1, 1),
+        (True, 1, 0, 2, 1),
+        (True, 1, 0, 2, 0),
+    ]
+
+
+async def test_what_settle_sends_instead_of_a_start_goes_with_it(store: MemoryStore) -> None:
+    backend = await _open(store, scripted_plan({"settle": [Step(Fault.FAIL_PARTWAY, part=0.5)]}))
+    instance, stranger = Instance("a"), Instance("child", "c2")
+    await create(backend, instance, stranger)
+    commit = instance.turn(starts=[Start(new_record("child", "c1"), new_message("taken", "a"))])
+    await backend.commit([commit])
+    with pytest.raises(BackendUnavailable):
+        await backend.settle([commit])
+    assert await inbox_of(backend, "a") == ["taken"]
+    assert list(await backend.get(["a", "child"])) == [new_record("a"), stranger.record]
 
 
 # --- crashes

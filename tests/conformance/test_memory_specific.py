@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from durable.backend import create_backend
+from durable.backend_url import create_backend
 from durable.testing.conformance.builders import Instance, create, new_record, record_of
 from durable.testing.memory import MemoryBackend
 

@@ -13,7 +13,8 @@ from typing import Any, cast
 import pytest
 from pymongo import MongoClient
 
-from durable.backend import Backend, BackendError, BackendUnavailable, Commit, CommitOutcome, Hint, create_backend
+from durable.backend import Backend, BackendError, BackendUnavailable, Commit, CommitOutcome, Hint
+from durable.backend_url import create_backend
 from durable.testing.conformance.builders import PARTITIONS, Instance, apply, create, inbox_of, new_message, record_of
 from tests.mongodb_server import MongoServer, fresh_database, running_server
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Any, cast
 
 import pytest
@@ -14,9 +14,22 @@ from pymongo import MongoClient
 from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 from pymongo.uri_parser import parse_uri
 
-from durable.backend import Annotation, Backend, CommitOutcome, Query, create_backend
-from durable.core.errors import UnsupportedHistoryError
-from durable.core.events import ExecutionStarted, TaskCompleted
+from durable.backend import Annotation, Backend, Commit, CommitOutcome, Query, Start
+from durable.backend_url import create_backend
+from durable.core.errors import FailureDetails, UnsupportedHistoryError
+from durable.core.events import (
+    ContinueAsNew,
+    EntityOperationSignaled,
+    EntityStateSet,
+    EventRaised,
+    ExecutionStarted,
+    ParentInstance,
+    PreviousAttempt,
+    TaskCompleted,
+    TaskFailed,
+    TaskScheduled,
+)
+from durable.core.ids import next_execution_id
 from durable.core.state import RuntimeStatus
 from durable.testing.conformance.builders import (
     LATE,
@@ -26,9 +39,12 @@ from durable.testing.conformance.builders import (
     apply,
     big_events,
     create,
+    inbox_of,
     new_message,
+    new_record,
     new_worker,
     query_all,
+    record_of,
     rival_of,
 )
 from durable_mongodb import MongoBackend, _driver, _history
@@ -141,7 +157,80 @@ async def test_settling_skips_what_there_is_not(backend: Backend, recorder: Reco
     )
     assert recorder.take_writes() == [("insert", "Hub.inbox"), ("update", "Hub.instances"), ("update", "Hub.inbox")]
     await backend.settle([])
+    await backend.consume([], T0)
     assert recorder.take_writes() == []
+
+
+async def test_settling_is_one_write_command_for_each_step(backend: Backend, recorder: Recorder) -> None:
+    instances = [Instance(f"i{number}") for number in range(100)]
+    await create(backend, *instances, Instance("child-of-i0", "stranger"))
+    await backend.send([new_message(f"{one.instance_id}-0", one.instance_id) for one in instances])
+    commits = [
+        replace(
+            one.turn(messages=[new_message(f"{one.instance_id}-1", "i0")], consumed=[f"{one.instance_id}-0"]),
+            starts=(start_of_child(one),),
+            drops=("e0",),
+        )
+        for one in instances
+    ]
+    for _ in range(2):
+        recorder.commands.clear()
+        await backend.settle(commits)
+        assert recorder.take_writes() == [
+            ("insert", "Hub.instances"),
+            ("insert", "Hub.inbox"),
+            ("delete", "Hub.history"),
+            ("update", "Hub.instances"),
+            ("update", "Hub.inbox"),
+        ]
+    assert await inbox_of(backend, "i0") == ["failed-i0", *sorted(f"{one.instance_id}-1" for one in instances)]
+    assert (await record_of(backend, "child-of-i0")).execution_id == "stranger"
+    assert (await record_of(backend, "child-of-i99")).execution_id == "c99"
+
+
+def start_of_child(parent: Instance) -> Start:
+    name = parent.instance_id
+    return Start(new_record(f"child-of-{name}", f"c{name[1:]}"), new_message(f"failed-{name}", name))
+
+
+async def test_no_history_goes_while_the_record_is_in_it(backend: Backend, recorder: Recorder) -> None:
+    still, moving = Instance("still"), Instance("moving")
+    await create(backend, still, moving)
+    commits = [still.turn()]
+    for _ in range(4):
+        ended = moving.record.execution_id
+        commits.append(continued(moving))
+        commits.append(replace(moving.turn(), drops=(ended,)))
+    for commit in commits:
+        assert list(await backend.commit([commit])) == [COMMITTED]
+    recorder.commands.clear()
+    await backend.settle(commits)
+    update, delete = ("update", "Hub.instances"), ("delete", "Hub.history")
+    assert recorder.take_writes() == [update, *[delete, update] * 4]
+    assert await record_of(backend, "moving") == moving.record
+    assert await record_of(backend, "still") == still.record
+    lengths = [len(await backend.load("moving", execution_id)) for execution_id in ("e1", "e1.1", "e1.3", "e1.4")]
+    assert lengths == [0, 0, 0, 1]
+
+
+def continued(instance: Instance) -> Commit:
+    """The last turn of an execution; the record is the next one's start."""
+    commit = instance.turn()
+    instance.continue_as(next_execution_id(commit.record.execution_id))
+    return replace(commit, record=instance.record)
+
+
+async def test_the_input_is_written_again_only_with_a_new_execution(backend: Backend, recorder: Recorder) -> None:
+    instance = Instance("a", input='["' + "x" * 1000 + '"]')
+    await create(backend, instance)
+    await apply(backend, instance.turn())
+    await apply(backend, replace(instance.turn(), record=replace(instance.record, input="[9]")))
+    assert (await record_of(backend, "a")).input == '["' + "x" * 1000 + '"]'
+    instance.continue_as("e1.1")
+    await apply(backend, instance.turn(input="[2]"))
+    assert (await record_of(backend, "a")).input == "[2]"
+    updates = [command["updates"][0]["u"]["$set"] for command in recorder.commands if "update" in command]
+    assert ["input" in update for update in updates] == [False, False, True]
 
 
 async def test_a_sequence_of_three_activities_is_six_write_commands(backend: Backend, recorder: Recorder) -> None:
@@ -158,8 +247,11 @@ async def test_every_write_is_journaled_by_a_majority_whatever_the_url_says(reco
     async with opened(with_option(url, "w=0")) as backend:
         instance = Instance("a")
         await create(backend, instance)
-        await apply(backend, instance.turn(messages=[new_message("m", "a")]), instance.last_turn(consumed=["m"]))
-        await backend.annotate([])
+        everything = instance.turn(messages=[new_message("m", "a"), tombstone := new_message("n", "a")])
+        await apply(backend, replace(everything, starts=(Start(new_record("b")),), drops=("e0",)))
+        await apply(backend, instance.last_turn(consumed=["m"]))
+        await backend.consume([tombstone], T0)
+        await backend.annotate([Annotation("a", 2, "parked", 1)])
         await backend.put_payloads("a", {"k": b"v"})
         await backend.heartbeat(new_worker("w"), T0, 10)
         await backend.acquire_partitions("w", [1], T0, 10)
@@ -167,7 +259,7 @@ async def test_every_write_is_journaled_by_a_majority_whatever_the_url_says(reco
         assert await backend.purge(["a"]) == 1
         await backend.sweep(LATE)
     writes = [command for command in recorder.commands if next(iter(command)) in WRITES]
-    assert len(writes) > 15
+    assert len(writes) > 20
     for command in writes:
         assert command["writeConcern"] == {"w": "majority", "j": True}, command
 
@@ -175,9 +267,24 @@ async def test_every_write_is_journaled_by_a_majority_whatever_the_url_says(reco
 # --- plans -----------------------------------------------------------------------------
 
 
+QUERIES = (
+    Query(page_size=10),
+    Query(status=(RuntimeStatus.PENDING, RuntimeStatus.RUNNING), page_size=10),
+    Query(name="n1", page_size=5),
+    Query(name="n1", status=(RuntimeStatus.COMPLETED,), page_size=2),
+    Query(id_prefix="i00", page_size=3),
+    Query(created_from=T0, created_to=T0, page_size=20),
+    Query(entities=True, page_size=5),
+    Query(entities=True, name="counter", page_size=5),
+    Query(entities=True, id_prefix="@counter@1", page_size=5),
+    Query(entities=True, status=(RuntimeStatus.PENDING,), page_size=5),
+)
+"""Each has more than one page in the test below."""
+
+
 async def test_no_command_scans_a_growing_collection(backend: Backend, recorder: Recorder, raw: Any) -> None:
     instances = [Instance(f"i{number:03}", name=f"n{number % 3}") for number in range(60)]
-    await create(backend, *instances)
+    await create(backend, *instances, *(Instance(f"@counter@{number}", name="counter") for number in range(20)))
     await apply(backend, *(one.turn() for one in instances[:40]))
     await apply(backend, *(one.last_turn() for one in instances[:20]))
     await backend.send([new_message(f"m{one.instance_id}", one.instance_id) for one in instances])
@@ -188,19 +295,15 @@ async def test_no_command_scans_a_growing_collection(backend: Backend, recorder:
     assert await backend.load("i001", "e1")
     assert await backend.get(["i001", "i002"])
     assert await backend.receive(["i001", "i002"])
-    for query in (
-        Query(page_size=10),
-        Query(status=(RuntimeStatus.PENDING, RuntimeStatus.RUNNING), page_size=10),
-        Query(name="n1", page_size=5),
-        Query(name="n1", status=(RuntimeStatus.COMPLETED,), page_size=2),
-        Query(id_prefix="i00", page_size=3),
-        Query(created_from=T0, created_to=T0, page_size=20),
-    ):
+    for query in QUERIES:
         assert len(await query_all(backend, query)) > query.page_size
     assert await backend.purge(["i000", "i001"]) == 2
     await backend.get_payloads("i001", ["k"])
     await backend.sweep(LATE)
     await apply(backend, instances[30].turn(consumed=["mi030"]), instances[31].turn(consumed=["mi031"]))
+    await backend.consume([new_message("mi032", "i032")], T0)
+    taken = Start(new_record("i034", "e2"), new_message("taken", "i033"))
+    await apply(backend, replace(instances[33].turn(), drops=("e0", "e7"), starts=(taken,)))
     await backend.annotate([Annotation("i032", 1, "parked", 1)])
     kinds = {"find", "aggregate", "delete", "update"}
     used = [command for command in recorder.commands if kinds & command.keys()]
@@ -247,6 +350,76 @@ async def test_documents_are_readable_and_hold_no_field_that_a_user_named(backen
     [stored] = await backend.get(["a"])
     assert stored is not None
     assert stored.tags == hostile
+
+
+async def test_parent_and_heartbeats_are_readable_and_name_no_field(backend: Backend, raw: Any) -> None:
+    parent = ParentInstance("$parent", "e.1", 2**40, "root")
+    heartbeats = {"7": '{"$set":1}', "a.b": "", "$x": "null"}
+    instance = Instance("a", parent=parent)
+    await create(backend, instance)
+    await apply(backend, replace(instance.turn(heartbeats=heartbeats), record=replace(instance.record, parent=None)))
+    stored = raw["Hub.instances"].find_one()
+    assert stored["parent"] == {
+        "instance_id": "$parent",
+        "execution_id": "e.1",
+        "task_id": 2**40,
+        "root_instance_id": "root",
+    }
+    assert stored["heartbeats"] == [{"task": task, "details": text} for task, text in heartbeats.items()]
+    record = await record_of(backend, "a")
+    assert (record.parent, record.heartbeats) == (parent, heartbeats)
+    await backend.annotate([Annotation("a", 1, None, 0, {"8": "1"})])
+    assert (await record_of(backend, "a")).heartbeats == {"8": "1"}
+    assert {type(value) for value in leaves(await record_of(backend, "a"))} <= PLAIN
+
+
+PLAIN = {int, str, bool, type(None), RuntimeStatus}
+
+
+def leaves(value: Any) -> Iterator[Any]:
+    """What a value is made of."""
+    if is_dataclass(value):
+        parts = [getattr(value, field.name) for field in fields(value)]
+    elif isinstance(value, dict):
+        parts = [*value.keys(), *value.values()]
+    elif isinstance(value, tuple):
+        parts = [*value]
+    else:
+        yield value
+        return
+    for part in parts:
+        yield from leaves(part)
+
+
+async def test_integers_deep_in_an_event_are_plain(backend: Backend) -> None:
+    large = 2**53 + 1  # BSON's 64-bit ones would come back as a class of their own
+    cause = FailureDetails("a.B", "text", retry_after=large)
+    events = (
+        ExecutionStarted(large, "a", "e1", "n", "[]", parent=ParentInstance("p", "e", large, "r")),
+        TaskScheduled(large, large, "n", "[]", previous=PreviousAttempt(large, large)),
+        TaskFailed(large, large, FailureDetails("c.D", "text", None, cause, True, large)),
+        ContinueAsNew(large, "e1.1", "[]", (EventRaised(large, "n", "1"), EventRaised(large, "m", "2", "id"))),
+        EntityStateSet(
+            large, None, ("a", "e1", large), (EntityOperationSignaled(large, 1, "@c@k", "add", "1", large),)
+        ),
+    )
+    instance = Instance("a")
+    await create(backend, instance)
+    message = new_message("m", "a", sent_at=large, event=events[1])
+    await apply(backend, instance.turn(events=events, messages=[replace(message, execution_id="e1")]))
+    [checkpoint] = await backend.load("a", "e1")
+    assert checkpoint.events == events
+    [received] = await backend.receive(["a"])
+    assert received == replace(message, execution_id="e1")
+    assert {type(value) for value in leaves((checkpoint, received))} <= PLAIN
+
+
+async def test_entities_are_those_whose_id_begins_with_their_character(backend: Backend) -> None:
+    others, entities = ["?\U0010ffff", "A", "\x00", "é", "a@"], ["@", "@\x00", "@a@b", "@\U0010ffff"]
+    await create(backend, *(Instance(instance_id) for instance_id in others + entities))
+    for wanted, expected in ((False, others), (True, entities)):
+        found = await query_all(backend, Query(entities=wanted, page_size=2))
+        assert [record.instance_id for record in found] == sorted(expected, reverse=True)
 
 
 async def test_operators_in_values_do_nothing(backend: Backend) -> None:
@@ -312,6 +485,27 @@ async def test_parts_without_their_document_are_nothing(
     assert list(await backend.load("a", "e1")) == [other.checkpoint]
 
 
+async def test_dropped_executions_go_with_their_parts_and_no_others(
+    backend: Backend, raw: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_history, "MAX_DOCUMENT", 1000)
+    one, two = Instance("one"), Instance("two")
+    await create(backend, one, two)
+    for instance in (one, two):
+        for _ in range(2):
+            await apply(backend, instance.turn(events=big_events(300, 8)))
+            await apply(backend, continued(instance))
+    await apply(
+        backend,
+        replace(one.turn(), drops=("e1",)),
+        replace(two.turn(), drops=("e1.1",)),
+    )
+    left = {(part["instance_id"], part["execution_id"]) for part in raw["Hub.history"].find({"part_of": {"$gt": ""}})}
+    assert left == {("one", "e1.1"), ("two", "e1")}
+    assert [len(await backend.load("one", each)) for each in ("e1", "e1.1", "e1.2")] == [0, 2, 1]
+    assert [len(await backend.load("two", each)) for each in ("e1", "e1.1", "e1.2")] == [2, 0, 1]
+
+
 # --- URL and drivers -------------------------------------------------------------------
 
 
@@ -358,7 +552,7 @@ class Absent:
         if name.split(".")[0] in ({absent!r}, "bson" if {absent!r} == "pymongo" else {absent!r}):
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 sys.meta_path.insert(0, Absent())
-from durable.backend import create_backend
+from durable.backend_url import create_backend
 create_backend({url!r}, "Hub")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -32,9 +32,11 @@ from durable.testing.conformance.builders import (
     new_message,
     new_record,
     record_of,
+    rival_of,
     runnable_ids,
 )
 from durable_sqlite import SqliteBackend
+from durable_sqlite._threads import ConnectionThread
 
 DEADLINE = 20.0
 
@@ -297,6 +299,20 @@ async def test_a_refused_history_does_not_stop_reads_from_seeing_what_is_new(
     assert kept.value.__traceback__ is not None  # its frames are alive during the reads above
 
 
+async def test_a_stale_commit_to_a_dropped_execution_is_a_conflict(backend: SqliteBackend) -> None:
+    instance = Instance("a")
+    stale = rival_of(instance.turn(create=True))
+    instance = Instance("a")
+    first = instance.turn(create=True)
+    await apply(backend, first)
+    instance.continue_as("e1.1")
+    await apply(backend, instance.turn(drops=["e1"]))
+    for late in (stale, replace(stale, create=False), first):
+        assert list(await backend.commit([late])) == [CommitOutcome.CONFLICT]
+    assert not await backend.load("a", "e1")
+    assert await record_of(backend, "a") == instance.record
+
+
 # --- other processes
 
 
@@ -505,6 +521,46 @@ async def test_of_writes_that_share_a_transaction_only_the_faulty_one_fails(path
 
 
 # --- many rows
+
+
+async def statements_of(thread: ConnectionThread, operation: Callable[[], Awaitable[object]]) -> list[str]:
+    """The SQL that ``operation`` runs on that connection, values filled in."""
+    seen: list[str] = []
+    await thread.run(lambda connection: connection.set_trace_callback(seen.append))
+    await operation()
+    await thread.run(lambda connection: connection.set_trace_callback(None))
+    return seen
+
+
+async def plan_of(backend: SqliteBackend, query: Query) -> list[str]:
+    """How SQLite goes about a query."""
+    [statement] = await statements_of(backend._reader, lambda: backend.query(query))
+    rows = await backend._reader.run(
+        lambda connection: connection.execute(f"EXPLAIN QUERY PLAN {statement}").fetchall()
+    )
+    return [text for *_, text in rows]
+
+
+async def test_a_turn_without_effects_costs_two_statements(backend: SqliteBackend) -> None:
+    instance = Instance("a")
+    await create(backend, instance)
+    commit = instance.turn()
+    seen = await statements_of(backend._writer, lambda: backend.commit([commit]))
+    assert [statement.split()[0] for statement in seen] == ["BEGIN", "INSERT", "UPDATE", "COMMIT"]
+
+
+@pytest.mark.parametrize(("entities", "index"), [(False, "Hub_instances_created"), (True, "Hub_entities_created")])
+async def test_a_page_is_read_in_the_order_of_an_index_of_its_own(
+    backend: SqliteBackend, entities: bool, index: str
+) -> None:
+    instances = [Instance(f"{sign}{number}", created_at=T0 + number) for number in range(20) for sign in ("@", "a")]
+    await create(backend, *instances)
+    first = Query(entities=entities, page_size=5)
+    after = replace(first, continuation=(await backend.query(first)).continuation)
+    for query in (first, after, replace(first, name="orchestrator", status=(RuntimeStatus.PENDING,))):
+        walk, *rest = await plan_of(backend, query)
+        assert f"USING INDEX {index}" in walk
+        assert rest == ["USE TEMP B-TREE FOR RIGHT PART OF ORDER BY"]  # ties only
 
 
 async def test_a_sweep_of_many_tombstones_takes_all(backend: SqliteBackend) -> None:

@@ -2,46 +2,33 @@
 
 from __future__ import annotations
 
-import logging
-import random
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from durable.core.context import ActivityTarget, OrchestrationContext
+from durable.core.context import OrchestrationContext
 from durable.core.events import (
     ArrivedEvent,
     ExecutionCompleted,
     ExecutionStarted,
     HistoryEvent,
     TaskCompleted,
-    split_turns,
 )
 from durable.core.replay import Orchestration
 from durable.core.state import InstanceState
+from durable.core.turns import split_turns
 from durable.payloads import encode
 from durable.registry import Registry
+from durable.worker.services import WorkerServices
 
 START = 1_700_000_000_000_000
 
 
-class Services:
+class Services(WorkerServices):
     """What the core borrows, for tests; ``reports`` holds what user code left unhandled."""
 
     def __init__(self, registry: Registry) -> None:
-        self._registry = registry
+        super().__init__(registry)
         self.reports: list[dict[str, Any]] = []
-
-    def activity(self, name: str) -> ActivityTarget[Any]:
-        return self._registry.activity_target(name)
-
-    def encode(self, value: object, what: str) -> str:
-        return encode(value, what)
-
-    def random(self, seed: str) -> random.Random:
-        return random.Random(seed)
-
-    def logger(self, context: OrchestrationContext) -> logging.LoggerAdapter[logging.Logger]:
-        return logging.LoggerAdapter(logging.getLogger("tests"), {})
 
     def report(self, context: OrchestrationContext, problem: dict[str, Any]) -> None:
         self.reports.append(problem)

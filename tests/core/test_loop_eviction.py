@@ -95,6 +95,46 @@ async def in_async_generator(loop: NestedLoop, log: Log) -> None:
         pass
 
 
+async def with_clean_up(loop: NestedLoop, log: Log) -> None:
+    try:
+        await asyncio.sleep(60)
+    finally:
+        assert asyncio.get_running_loop() is loop
+        loop.call_soon(log.append, "callback")
+
+
+async def in_what_a_generator_awaits(loop: NestedLoop, log: Log) -> None:
+    async def outer() -> AsyncIterator[None]:
+        async for _ in inner():
+            yield
+
+    async def inner() -> AsyncIterator[None]:
+        await with_clean_up(loop, log)
+        yield
+
+    async for _ in outer():
+        log.append("went on")
+
+
+async def on_the_way_into_a_context_manager(loop: NestedLoop, log: Log) -> None:
+    @contextlib.asynccontextmanager
+    async def entered() -> AsyncIterator[None]:
+        await with_clean_up(loop, log)
+        yield
+
+    async with entered():
+        log.append("went on")
+
+
+async def in_the_first_of_a_generator(loop: NestedLoop, log: Log) -> None:
+    async def ticks() -> AsyncIterator[None]:
+        await with_clean_up(loop, log)
+        yield
+
+    await anext(ticks(), None)
+    log.append("went on")
+
+
 async def beside_a_suspended_generator(loop: NestedLoop, log: Log) -> None:
     async def ticks() -> AsyncIterator[int]:
         try:
@@ -154,6 +194,9 @@ SHAPES: list[Shape] = [
     retrying_in_finally,
     in_context_managers,
     in_async_generator,
+    in_what_a_generator_awaits,
+    on_the_way_into_a_context_manager,
+    in_the_first_of_a_generator,
     beside_a_suspended_generator,
     in_anyio_group,
     in_wait_for,

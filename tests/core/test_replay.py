@@ -20,8 +20,8 @@ from durable.core.events import (
     TaskScheduled,
     TimerCreated,
     TimerFired,
-    split_turns,
 )
+from durable.core.turns import split_turns
 
 from .driving import START, Driver, replayed
 
@@ -293,6 +293,25 @@ def test_user_errors_fail_the_instance_and_replay_the_same(registry: Registry) -
     assert completed.failure is not None
     assert completed.failure.is_caused_by("ActivityFailedError")
     replayed(registry, driver.history)
+
+
+def test_a_patch_is_not_asked_for_by_code_that_is_thrown_out(registry: Registry) -> None:
+    went_on: list[str] = []
+
+    @registry.orchestrator
+    async def cleans_up(ctx: OrchestrationContext) -> None:
+        try:
+            await ctx.call_activity("step", 1)
+        finally:
+            ctx.patched("tidier")
+            went_on.append("clean-up")
+
+    driver = Driver(registry, "cleans_up")
+    driver.start()
+    driver.orchestration.discard()
+    assert went_on == []
+    replayed(registry, driver.history).discard()
+    assert went_on == []
 
 
 def test_a_result_that_json_cannot_carry_fails_the_instance(registry: Registry) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections import Counter
@@ -16,16 +17,63 @@ import pytest
 from durable import RuntimeStatus, TaskHub
 from durable.core.events import TaskCompleted, TaskScheduled
 from examples.demo import KILLED_IN, STEPS, judge
+from examples.fan_out_fan_in import verify
 
-EXAMPLES = Path(__file__).resolve().parent.parent.parent / "examples"
+ROOT = Path(__file__).resolve().parent.parent.parent
+EXAMPLES = ROOT / "examples"
 DEADLINE = 60.0
+
+# The patterns, and lines that each must print. Those with a test of their own are below.
+PATTERNS = {
+    "aggregator_entity.py": [
+        "  harbour: 3 readings, at most 21.0",
+        "  ALARM: desert is hot: 41.5 degrees",
+    ],
+    "check_site.py": [
+        "  GET /health/1: 200 OK",
+        "  SiteReport(up=True, says='200 all is well')",
+        "  SiteReport(up=False, says='no answer')",
+    ],
+    "course_recommendations.py": [
+        "AI2 (advanced, 50 hours): Ann likes learning machines",
+        "PY2 (advanced, 40 hours): Ann may take it",
+    ],
+    "device_provisioning.py": ["  camera-2: install firmware for camera-2, try 2", "  camera-2: active"],
+    "eternal_cleanup.py": ["Stopped: 3 files removed, ['keep.txt'] left."],
+    "fan_out_fan_in.py": [
+        "  80 of 80 files, 31555000 bytes",
+        "31555000 bytes in 80 files copied; 0 differ, 0 are missing.",
+    ],
+    "function_chaining.py": [
+        "3. send the invoice over 17.00",
+        "Result: invoice-7. Its history:",
+        '  ExecutionCompleted    "invoice-7"',
+    ],
+    "http_api.py": ['200 ["chapter 1 on tea", "chapter 2 on tea", "chapter 3 on tea"]'],
+    "human_interaction.py": ["  approved by the manager", "  rejected by the director"],
+    "monitor.py": ["  ALERT: stuck job is not done after 1.5 s"],
+    "transfer.py": ["The sum is 400, and was 400 meanwhile."],
+    "saga.py": [
+        "  Result: paid",
+        "  cancel flight-in-Tokyo",
+        "  cancel car-in-Tokyo",
+        "  cancel hotel-in-Tokyo",
+        "  Result: not booked: 2900.00 is more than the card allows",
+    ],
+}
 
 
 @asynccontextmanager
-async def running(name: str, *arguments: str, directory: Path) -> AsyncIterator[Process]:
+async def running(name: str, *arguments: str, directory: Path, url: str | None = None) -> AsyncIterator[Process]:
     """An example under way in ``directory``; killed if it has not ended by the end of the block or the deadline."""
     command = [sys.executable, "-W", "error", str(EXAMPLES / name), *arguments]
-    process = await asyncio.create_subprocess_exec(*command, cwd=directory, stdin=DEVNULL, stdout=PIPE, stderr=PIPE)
+    environment = {**os.environ, "NO_PROXY": "*"}  # loopback is asked directly
+    environment.pop("DURABLE_URL", None)
+    if url is not None:
+        environment["DURABLE_URL"] = url
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=directory, env=environment, stdin=DEVNULL, stdout=PIPE, stderr=PIPE
+    )
     try:
         async with asyncio.timeout(DEADLINE):
             yield process
@@ -35,8 +83,8 @@ async def running(name: str, *arguments: str, directory: Path) -> AsyncIterator[
         await process.communicate()
 
 
-async def output_of(name: str, *arguments: str, directory: Path) -> str:
-    async with running(name, *arguments, directory=directory) as process:
+async def output_of(name: str, *arguments: str, directory: Path, url: str | None = None) -> str:
+    async with running(name, *arguments, directory=directory, url=url) as process:
         stdout, stderr = await process.communicate()
     assert process.returncode == 0, f"{name}: exit status {process.returncode}\n{stdout.decode()}{stderr.decode()}"
     assert stderr == b""
@@ -56,6 +104,52 @@ async def lines_until(process: Process, beginning: str) -> list[str]:
             raise AssertionError(f"it ended before it printed {beginning!r}: {lines}")
         lines.append(line.decode())
     return lines
+
+
+def test_every_example_is_run_here_and_listed_in_the_docs() -> None:
+    examples = {path.name for path in EXAMPLES.glob("*.py")}
+    own_tests = {"demo.py", "durable_timer.py", "fan_out.py", "hello.py"}
+    assert examples == own_tests | PATTERNS.keys()
+    page = (ROOT / "docs/examples.md").read_text("utf-8")
+    assert [name for name in sorted(examples) if f"(../examples/{name})" not in page] == []
+
+
+def missing_lines(name: str, output: str) -> list[str]:
+    """The lines that ``name`` should have printed, in that order, and did not."""
+    printed = iter(output.splitlines())
+    return [line for line in PATTERNS[name] if line not in printed]
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+async def test_a_pattern_on_sqlite(name: str, tmp_path: Path) -> None:
+    output = await output_of(name, directory=tmp_path)
+    assert missing_lines(name, output) == [], output
+    assert files_in(tmp_path) == [f"{name.removesuffix('.py')}.db"]
+
+
+@pytest.mark.mongodb
+@pytest.mark.parametrize("name", PATTERNS)
+async def test_a_pattern_on_the_url_of_the_environment(name: str, tmp_path: Path, mongodb_database_url: str) -> None:
+    output = await output_of(name, directory=tmp_path, url=mongodb_database_url)
+    assert missing_lines(name, output) == [], output
+    assert files_in(tmp_path) == []
+
+
+async def test_a_backup_of_a_tree_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "tree/sub").mkdir(parents=True)
+    (tmp_path / "tree/sub/a.txt").write_text("12345")
+    (tmp_path / "tree/b.txt").write_text("123")
+    output = await output_of("fan_out_fan_in.py", "tree", "backup", directory=tmp_path)
+    assert missing_lines("fan_out_fan_in.py", output)  # it did not make one
+    assert output.splitlines()[-1] == "8 bytes in 2 files copied; 0 differ, 0 are missing."
+    tree, backup = tmp_path / "tree", tmp_path / "backup"
+    assert (backup / "sub/a.txt").read_text() == "12345"
+    assert verify(tree, backup, 8)
+    assert not verify(tree, backup, 9)
+    (backup / "b.txt").write_text("321")
+    assert not verify(tree, backup, 8)
+    (backup / "b.txt").unlink()
+    assert not verify(tree, backup, 8)
 
 
 async def test_hello(tmp_path: Path) -> None:

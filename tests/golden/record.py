@@ -4,41 +4,131 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from durable import OrchestrationFailedError, TaskHub
+from durable import InstanceHandle, OrchestrationFailedError, TaskHub
 from durable.core.codec import event_to_dict
-from tests.golden.definitions import registry
+from durable.core.events import HistoryEvent
+from durable.core.ids import earlier_execution_id
+from durable.testing.memory import MemoryBackend
+from tests.golden.patterns import Answer, BusySite, Level, Student, registry
 
 FOLDER = Path(__file__).parent
-INPUTS: dict[str, tuple[Any, ...]] = {
-    "chain": (["Tokyo", "Seattle", "London"],),
-    "fan_out": (20,),
-    "timers": (),
-    "failures": (),
-    "sets_of_tasks": (),
+DEADLINE = 30
+
+
+@dataclass(frozen=True)
+class Event:
+    """An external event, raised once the custom status is ``when``."""
+
+    when: Any
+    name: str
+    data: Any
+
+
+@dataclass(frozen=True)
+class Recording:
+    """How the history of one file comes about: an orchestrator, its input, and what is raised to it.
+
+    ``back`` is the number of executions before the last one that the kept one is.
+    """
+
+    orchestrator: str
+    args: tuple[Any, ...] = ()
+    kwargs: tuple[tuple[str, Any], ...] = ()
+    events: tuple[Event, ...] = ()
+    back: int = 0
+
+
+_STOP = (Event({"rounds": 3}, "stop", True),)
+_DEVICES = ["lamp", "broken", "camera"]
+RECORDINGS = {
+    "chain": Recording("chain", (["Tokyo", "Seattle", "London"],)),
+    "fan_out": Recording("fan_out", (20,)),
+    "timers": Recording("timers"),
+    "failures": Recording("failures"),
+    "sets_of_tasks": Recording("sets_of_tasks"),
+    "function_chaining": Recording("function_chaining", (7,)),
+    "write_report": Recording("write_report", ("tea", 3)),
+    "back_up": Recording("back_up", (15,)),
+    "monitor": Recording("monitor", (4, timedelta(minutes=1))),
+    "monitor_gives_up": Recording("monitor", (99, timedelta(milliseconds=50))),
+    "approve": Recording(
+        "approve", (timedelta(days=1),), events=(Event("waiting for the manager", "answer", Answer(True, "manager")),)
+    ),
+    "approve_escalated": Recording(
+        "approve",
+        (timedelta(milliseconds=50),),
+        events=(Event("waiting for the director", "ANSWER", Answer(False, "director")),),
+    ),
+    "device_provisioning": Recording("device_provisioning", ("lamp",)),
+    "device_provisioning_fails": Recording("device_provisioning", ("broken",)),
+    "provision_new_devices": Recording("provision_new_devices", (_DEVICES,)),
+    "check_site": Recording("check_site", ("http://site.invalid/health",)),
+    "recommend_courses": Recording(
+        "recommend_courses", (Student("Ann", Level.ADVANCED, {"advanced-20"}), ["tea"]), (("most_hours", 50),)
+    ),
+    "eternal_cleanup": Recording("eternal_cleanup", (timedelta(milliseconds=20),), events=_STOP),
+    "eternal_cleanup_first": Recording("eternal_cleanup", (timedelta(milliseconds=20),), events=_STOP, back=2),
+    "book_trip": Recording("book_trip", (True,)),
+    "book_trip_undone": Recording("book_trip", (False,)),
 }
 
 
-async def record(name: str) -> None:
-    hub = TaskHub("memory://")
+def open_hub(backend: MemoryBackend) -> TaskHub:
+    """A hub that knows all that is recorded, and whose HTTP calls reach no network."""
+    hub = TaskHub(backend, http=BusySite())
     hub.include(registry)
+    return hub
+
+
+async def record(name: str, recording: Recording) -> None:
+    backend = MemoryBackend()
+    hub = open_hub(backend)
     async with hub.worker():
-        handle = await hub.start(name, *INPUTS[name], instance_id=f"golden-{name}")
+        handle = await hub.start(
+            recording.orchestrator, *recording.args, instance_id=f"golden-{name}", **dict(recording.kwargs)
+        )
+        for event in recording.events:
+            await until_custom_status(event.when, handle)
+            await handle.raise_event(event.name, event.data)
         with suppress(OrchestrationFailedError):  # a failure is a history too
-            await handle.result(30)
-        events = [event_to_dict(event) for event in await handle.history()]
+            await handle.result(DEADLINE)
+        execution = earlier_execution_id((await handle.status()).execution_id, recording.back)
+        assert execution is not None
+        parts = await backend.load(handle.instance_id, execution, limit=1000)
+        history = [event for part in parts for event in part.events]
+    write(name, history)
+
+
+async def until_custom_status(wanted: Any, handle: InstanceHandle[Any]) -> None:
+    async with asyncio.timeout(DEADLINE):
+        while (await handle.status()).custom_status != wanted:
+            await asyncio.sleep(0.005)
+
+
+def write(name: str, history: Iterable[HistoryEvent]) -> None:
+    events = [event_to_dict(event) for event in history]
     for event in events:
         event.pop("worker", None)  # names the machine, as do the paths of a stack
-        event.get("failure", {}).pop("stack_trace", None)
-        event.get("failure", {}).pop("cause", None)
+        forget_stacks(event.get("failure", {}))
     lines = ",\n".join(json.dumps(event, ensure_ascii=False) for event in events)
     (FOLDER / f"{name}.json").write_text(f"[\n{lines}\n]\n")
 
 
+def forget_stacks(failure: dict[str, Any]) -> None:
+    """Drop the stacks of a failure and of its causes."""
+    failure.pop("stack_trace", None)
+    if cause := failure.get("cause"):
+        forget_stacks(cause)
+
+
 if __name__ == "__main__":
-    for name in INPUTS:
+    for name, recording in RECORDINGS.items():
         if not (FOLDER / f"{name}.json").exists():
-            asyncio.run(record(name))
+            asyncio.run(record(name, recording))

@@ -11,20 +11,25 @@ import pytest
 
 from durable import anyio_order
 from durable.core.codec import event_from_dict
-from durable.core.events import ExecutionStarted, split_turns
+from durable.core.events import ExecutionStarted
 from durable.core.replay import Orchestration
+from durable.core.turns import split_turns
+from durable.testing.memory import MemoryBackend
 from durable.worker.services import WorkerServices
 
-from .definitions import registry
+from .record import RECORDINGS, open_hub
 
 anyio_order.install()  # as a worker does
 
 FOLDER = Path(__file__).parent
 HISTORIES = sorted(FOLDER.glob("*.json"))
+registry = open_hub(MemoryBackend())  # as a hub, it also knows the activity of HTTP calls
 
 
 def test_there_is_one_of_each_orchestrator() -> None:
-    assert {path.stem for path in HISTORIES} >= registry.orchestrators.keys()
+    assert {path.stem for path in HISTORIES} >= RECORDINGS.keys()
+    ours = {name for name in registry.orchestrators if not name.startswith("BuiltIn::")}
+    assert {recording.orchestrator for recording in RECORDINGS.values()} >= ours
 
 
 @pytest.mark.parametrize("path", HISTORIES, ids=lambda path: path.stem)

@@ -16,17 +16,23 @@ from uuid import UUID
 
 from durable import (
     ActivityContext,
+    EntityContext,
+    EntityId,
+    EntityState,
     FailureDetails,
     InstanceHandle,
     InstanceStatus,
     OrchestrationContext,
     OrchestrationFailedError,
     Registry,
+    RetryPolicy,
     RuntimeStatus,
+    Saga,
     Settings,
     TaskHub,
 )
-from durable.backend import Backend, create_backend
+from durable.backend import Backend
+from durable.backend_url import create_backend
 from durable.core.events import HistoryEvent
 
 hub = TaskHub("sqlite:///hello.db", name="shop", settings=Settings(partitions=4))
@@ -76,7 +82,42 @@ async def order(ctx: OrchestrationContext, amount: int, note: str = "") -> int:
     return amount
 
 
+@hub.entity
+class Account:
+    balance: int = 0
+
+    def deposit(self, amount: int) -> int:
+        self.balance += amount
+        return self.balance
+
+    async def audit(self) -> str:
+        return EntityContext.current().entity_id.key
+
+
+@hub.orchestrator
+async def everything(ctx: OrchestrationContext, amount: int) -> None:
+    quick = RetryPolicy(max_attempts=2, first_interval=timedelta(seconds=1), retry_on=ConnectionError)
+    assert_type(await charge_card.options(retry=quick)(amount), dict[str, int])
+    assert_type(await order(amount, note="x"), int)
+    assert_type(await order.options(instance_id="o-1", retry=quick, parent_close="abandon")(amount), int)
+    assert_type(await ctx.call_sub_orchestrator(order, amount), int)
+    assert_type(await ctx.call_sub_orchestrator("order", amount), Any)
+    assert_type(ctx.start_orchestration(order, amount), str)
+    assert_type(await ctx.wait_for_external_event("approved", bool, timeout=60, default=False), bool)
+    assert_type(await ctx.wait_for_external_event("anything"), Any)
+    assert_type(await ctx.call_entity(Account.deposit, "alice", amount), int)
+    assert_type(await ctx.call_entity(Account.audit, "alice"), str)
+    assert_type(await ctx.call_entity(EntityId("account", "alice"), "deposit", 1), Any)
+    async with ctx.lock(EntityId("account", "alice"), EntityId("account", "bob")), Saga() as saga:
+        saga.add(say_hello, "Tokyo", loudly=True)
+    if ctx.patched("newer"):
+        ctx.continue_as_new(amount)
+
+
 async def mistakes() -> None:
+    await order("a")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await hub.call_entity(Account.deposit, "alice", "ten")  # type: ignore[call-overload]  # pyright: ignore
+    order.options(parent_close="leave")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await say_hello(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await say_hello("a", loud=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     await count_letters()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
@@ -93,6 +134,9 @@ async def client() -> None:
         assert_type(status, InstanceStatus)
         assert_type(status.runtime_status, RuntimeStatus)
         assert_type(await handle.history(), list[HistoryEvent])
+        await handle.raise_event("approved", True, idempotency_key="once")
+        assert_type(await hub.call_entity(Account.deposit, "alice", 1), int)
+        assert_type(await hub.read_entity(EntityId("account", "alice")), EntityState | None)
     async with hub:
         async for found in hub.query(status=[RuntimeStatus.FAILED], name="order"):
             assert_type(found, InstanceStatus)

@@ -19,14 +19,14 @@ from unittest.mock import patch
 from uuid import UUID
 
 from durable import ActivityContext, BackendUnavailable, DurableError, InstanceExistsError, Settings, TaskHub
-from durable.backend import Annotation, Commit, CommitOutcome, InstanceRecord, Topology, WorkerInfo
+from durable.backend import Annotation, Commit, CommitOutcome, InstanceRecord, Message, Topology, WorkerInfo
 from durable.testing.faults import FaultyBackend, Plan, SimulatedCrash, Step, random_plan
 from durable.testing.memory import MemoryBackend
 from durable.testing.memory_store import MemoryStore
 from durable.testing.virtual_loop import VirtualLoop
 from durable.worker import partitions
 from tests.chaos import workload
-from tests.chaos.checker import TERMINAL, Effect, findings, missing_instances, unexplained_results
+from tests.chaos.checker import Effect, findings, missing_instances, unexplained_results
 from tests.chaos.replaying import replay_findings
 from tests.chaos.stores import read_memory
 from tests.chaos.workload import Job, job, outcome_findings
@@ -39,7 +39,13 @@ CALM = 400.0
 LEASE_TIME = 2.0
 
 _EPOCH = 1_700_000_000_000_000
-_MODULES_WITH_UUIDS = ("durable.client", "durable.worker.instances", "durable.worker.partitions")
+_MODULES_WITH_UUIDS = (
+    "durable.client",
+    "durable.worker.entities",
+    "durable.worker.instances",
+    "durable.worker.live",
+    "durable.worker.partitions",
+)
 _MODULES_WITH_SLICES = ("durable.worker.instances", "durable.worker.loading")
 
 
@@ -94,6 +100,14 @@ class _StrictBackend(MemoryBackend):
         await self._lag()
         await super().annotate(annotations)
 
+    async def receive(self, instance_ids: Sequence[str]) -> Sequence[Message]:
+        await self._lag()
+        return await super().receive(instance_ids)
+
+    async def consume(self, messages: Sequence[Message], at: int) -> None:
+        await self._lag()
+        await super().consume(messages, at)
+
     async def get(self, instance_ids: Sequence[str]) -> Sequence[InstanceRecord | None]:
         await self._lag()
         return await super().get(instance_ids)
@@ -106,12 +120,12 @@ class _StrictBackend(MemoryBackend):
 
 def simulate(scenario: Scenario) -> Outcome:
     """Run a scenario from its first start to its judgement."""
-    with _everything_from(Random(scenario.seed)), asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        return runner.run(_Simulation(scenario).run())
+    with everything_from(Random(scenario.seed)), asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        return runner.run(Simulation(scenario).run())
 
 
 @contextmanager
-def _everything_from(random: Random) -> Iterator[None]:
+def everything_from(random: Random) -> Iterator[None]:
     """Make identifiers and slices from ``random``: else they would differ from run to run."""
     clock = [0.0]
 
@@ -131,7 +145,8 @@ def _everything_from(random: Random) -> Iterator[None]:
             stack.enter_context(patch(f"{module}.uuid4", uuid))
         for module in _MODULES_WITH_SLICES:
             stack.enter_context(patch(f"{module}.perf_counter", perf_counter))
-        stack.enter_context(patch("durable.worker.worker.version", lambda name: "of today"))  # reads files
+        stack.enter_context(patch("durable.client.token_hex", lambda count: uuid().hex[: 2 * count]))
+        stack.enter_context(patch("durable.worker.loading.version", lambda name: "of today"))  # reads files
         stack.enter_context(patch("durable.worker.partitions._describe_this_process", describe))
         yield
 
@@ -149,8 +164,13 @@ class _Alarms(logging.Handler):
             self._found.append(f"logged: {record.getMessage()} {error!r}")
 
 
-class _Simulation:
-    """One run. A *place* is where a hub is kept running: when it dies, a new one is started."""
+class Simulation:
+    """One run. A *place* is where a hub is kept running: when it dies, a new one is started.
+
+    ``registry`` and :meth:`given` say what is run; a subclass that changes them judges for itself, too.
+    """
+
+    registry = workload.registry
 
     def __init__(self, scenario: Scenario) -> None:
         self._scenario = scenario
@@ -198,7 +218,11 @@ class _Simulation:
             self._stopping.set()
 
     def _all_ended(self) -> bool:
-        return all(record.status in TERMINAL for record in self._store.records.values())
+        return all(record.status.is_terminal for record in self._store.records.values())
+
+    def given(self, number: int) -> Job:
+        """The job of that number."""
+        return job(number + self._scenario.seed % 7, threads=False)
 
     # --- hubs ----------------------------------------------------------------------------------
 
@@ -218,7 +242,7 @@ class _Simulation:
         inner.delay = self._delay
         backend = FaultyBackend(inner, self._plan(place), on_crash=lambda operation: dead.set())
         hub = TaskHub(backend, settings=self._settings(), clock=self._clock(place))
-        hub.include(workload.registry)
+        hub.include(self.registry)
         async with hub.worker():
             self._hubs[place] = hub
             try:
@@ -289,7 +313,7 @@ class _Simulation:
 
     async def _start(self, number: int) -> None:
         """Start a job through any hub, again and again until it is confirmed; some callers give up instead."""
-        name, given = f"job-{number}", job(number + self._scenario.seed % 7, threads=False)
+        name, given = f"job-{number}", self.given(number)
         await asyncio.sleep(self._random.uniform(0.0, STORM / 2))
         self._jobs[name] = given
         while name not in self._acknowledged:

@@ -595,7 +595,13 @@ async def test_an_activity_that_is_cancelled_before_its_first_line_gives_its_pla
         return Attempt("one", "e", TaskScheduled(0, task_id, "step", "[]"), step, 1)
 
     runner = ActivityRunner(
-        "worker", virtual_clock, lambda _, outcome: outcomes.append(outcome), limit=1, threads=1, max_deliveries=1
+        "worker",
+        virtual_clock,
+        lambda _, outcome: outcomes.append(outcome),
+        lambda *_: None,
+        limit=1,
+        threads=1,
+        max_deliveries=1,
     )
     for task_id in range(1, 4):
         runner.start(attempt(task_id))

@@ -18,7 +18,7 @@ acknowledged, and that stored events of an unknown type raise UnsupportedHistory
 import pytest
 
 _TOPICS = ("builders", "commits", "creation", "history", "leases", "lifecycle", "messages", "queries")
-_MORE_TOPICS = ("settling", "upkeep", "watching", "work")
+_MORE_TOPICS = ("settling", "starting", "upkeep", "watching", "work")
 pytest.register_assert_rewrite(*(f"{__name__}.{topic}" for topic in _TOPICS + _MORE_TOPICS))
 
 from durable.testing.conformance.commits import CommitConformance  # noqa: E402
@@ -29,6 +29,7 @@ from durable.testing.conformance.lifecycle import LifecycleConformance  # noqa: 
 from durable.testing.conformance.messages import MessageConformance  # noqa: E402
 from durable.testing.conformance.queries import QueryConformance  # noqa: E402
 from durable.testing.conformance.settling import SettleConformance  # noqa: E402
+from durable.testing.conformance.starting import StartConformance  # noqa: E402
 from durable.testing.conformance.upkeep import UpkeepConformance  # noqa: E402
 from durable.testing.conformance.watching import WatchConformance  # noqa: E402
 from durable.testing.conformance.work import WorkConformance  # noqa: E402
@@ -41,6 +42,7 @@ class BackendConformance(
     CreationConformance,
     CommitConformance,
     SettleConformance,
+    StartConformance,
     HistoryConformance,
     QueryConformance,
     MessageConformance,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, fields, replace
 from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from durable.backend import (
     Backend,
@@ -18,6 +18,7 @@ from durable.backend import (
     InstanceRecord,
     Message,
     Query,
+    Start,
     Wakeup,
     WorkerInfo,
 )
@@ -37,7 +38,8 @@ SECOND = 1_000_000
 T0 = 1_800_000_000 * SECOND + 123_457  # digits below the millisecond: BSON dates would lose them
 LATE = T0 + 1_000_000 * SECOND
 
-FAILURE = FailureDetails("app.Broken", 'it\'s "broken" \x00 {$gt: 1}', "stack\n", FailureDetails("app.Cause", "ü"))
+CAUSE = FailureDetails("app.Cause", "ü", non_retryable=False)
+FAILURE = FailureDetails("app.Broken", 'it\'s "broken" \x00 {$gt: 1}', "stack\n", CAUSE, True, 2**53 + 1)
 
 HOSTILE_IDS = (
     '{"$gt": ""}',
@@ -89,7 +91,9 @@ class Instance:
         token: str = "token-a",
         events: Sequence[HistoryEvent] | None = None,
         create: bool = False,
+        starts: Sequence[Start] = (),
         messages: Sequence[Message] = (),
+        drops: Sequence[str] = (),
         consumed: Sequence[str] = (),
         **changes: Any,
     ) -> Commit:
@@ -107,7 +111,8 @@ class Instance:
             tuple(events if events is not None else turn_events(now, self.seq)),
         )
         self.seq += 1
-        return Commit(checkpoint, self.record, create, tuple(messages), tuple(consumed))
+        commit = Commit(checkpoint, self.record, create, tuple(messages), tuple(consumed))
+        return replace(commit, starts=tuple(starts), drops=tuple(drops))
 
     def last_turn(self, **options: Any) -> Commit:
         """The commit that completes the instance."""
@@ -171,28 +176,37 @@ def every_event() -> Iterator[HistoryEvent]:
     """Each kind of history event: with all its fields, with the required ones only, with hostile texts."""
     for cls in get_args(HistoryEvent):
         hints = get_type_hints(cls)
-        required = [f for f in fields(cls) if _is_required(f)]
-        yield cls(**{f.name: _sample(hints[f.name], "text") for f in fields(cls) if f.init})
-        yield cls(**{f.name: _sample(hints[f.name], "text") for f in required})
+        yield _full(cls, "text")
+        yield cls(**{f.name: _sample(hints[f.name], "text") for f in fields(cls) if _is_required(f)})
         for text in HOSTILE_TEXTS:
-            yield cls(**{f.name: _sample(hints[f.name], text) for f in fields(cls) if f.init})
+            yield _full(cls, text)
 
 
 def _is_required(declared: Field[Any]) -> bool:
     return declared.default is MISSING and declared.default_factory is MISSING
 
 
+def _full(cls: type[Any], text: str) -> Any:
+    """A value of that class with all its fields."""
+    hints = get_type_hints(cls)
+    return cls(**{f.name: _sample(hints[f.name], text) for f in fields(cls) if f.init})
+
+
 def _sample(hint: Any, text: str) -> Any:
     """A value for a field of that type; a new kind of field must be taught here."""
-    kinds = [kind for kind in get_args(hint) if kind is not NoneType] if NoneType in get_args(hint) else [hint]
+    [kind] = [kind for kind in get_args(hint) if kind is not NoneType] if NoneType in get_args(hint) else [hint]
     samples = {
         int: 2**53 + 1,  # a float would lose it
         str: text,
-        bool: True,
+        bool: len(text) % 2 == 1,  # there are texts for both
         FailureDetails: replace(FAILURE, message=text),
         Mapping[str, str]: {"tag": text, "$set": "a.b"},
     }
-    return samples[kinds[0]]
+    if get_origin(kind) is tuple:
+        first, *rest = get_args(kind)
+        alternatives = get_args(first) or [first] * 2
+        return tuple(_sample(part, text) for part in (alternatives if rest == [...] else [first, *rest]))
+    return samples[kind] if kind in samples else _full(kind, text)
 
 
 # --- the shortest way in and out ----------------------------------------------------------

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from durable.backend import Backend, CommitOutcome
+from durable.backend import Backend, CommitOutcome, Start
+from durable.core.events import ParentInstance
 from durable.testing.conformance.builders import (
     Instance,
     apply,
@@ -156,6 +157,28 @@ class CommitConformance(ConformanceFixtures):
         await backend.settle([going, ended])
         assert await runnable_ids(other) == ["going"]
 
+    async def test_create_keeps_the_parent(self, backend: Backend, other: Backend) -> None:
+        parent = ParentInstance("p", "p1", 3, "root")
+        commit = Instance("a", parent=parent).turn(create=True)
+        await backend.commit([commit])
+        assert (await record_of(other, "a")).parent == parent
+        await backend.settle([commit])
+        assert await record_of(other, "a") == commit.record
+
+    async def test_create_repeated_after_it_continued_as_new_is_told_by_its_token(
+        self, backend: Backend, other: Backend
+    ) -> None:
+        instance = Instance("a")
+        first = instance.turn(create=True)
+        await apply(backend, first)
+        instance.continue_as("e1.1")
+        await apply(backend, instance.turn(input="[3]"))
+        assert list(await other.commit([first])) == [COMMITTED]
+        assert list(await other.commit([rival_of(first)])) == [CONFLICT]
+        stranger = Instance("a", "e2").turn(create=True, token="token-c")
+        assert list(await other.commit([stranger])) == [EXISTS]
+        assert await record_of(backend, "a") == instance.record
+
     async def test_create_goes_on_from_a_start_without_checkpoint(self, backend: Backend, other: Backend) -> None:
         instance = Instance("a")
         await create(other, instance)
@@ -209,11 +232,16 @@ class CommitConformance(ConformanceFixtures):
     async def test_a_backend_that_settles_on_commit_does_all_of_it(self, backend: Backend, other: Backend) -> None:
         if not backend.settles_on_commit:
             pytest.skip("this backend settles apart from the commit")
-        instance, receiver = Instance("a"), Instance("receiver")
+        instance, receiver, child = Instance("a"), Instance("receiver"), new_record("child", "c1")
         await create(backend, instance, receiver)
         await backend.send([new_message("question", "a")])
-        commit = instance.turn(messages=[new_message("answer", "receiver")], consumed=["question"])
+        await backend.commit([instance.turn()])
+        instance.continue_as("e1.1")
+        starts = [Start(child), Start(new_record("receiver", "c2"), new_message("taken", "a"))]
+        answer = new_message("answer", "receiver")
+        commit = instance.turn(starts=starts, messages=[answer], drops=["e1"], consumed=["question"])
         for _ in range(2):  # repeated after a doubt
             assert list(await backend.commit([commit])) == [COMMITTED]
-            assert await record_of(other, "a") == commit.record
-            assert await inbox_of(other, "a", "receiver") == ["answer"]
+            assert list(await other.get(["a", "child", "receiver"])) == [commit.record, child, receiver.record]
+            assert await inbox_of(other, "a", "receiver") == ["answer", "taken"]
+            assert not await other.load("a", "e1")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from durable.backend import Backend
 from durable.core.errors import FailureDetails
+from durable.core.events import ParentInstance
 from durable.core.state import RuntimeStatus
 from durable.testing.conformance.builders import (
     HOSTILE_IDS,
@@ -26,9 +28,9 @@ from durable.testing.conformance.fixtures import ConformanceFixtures
 class CreationConformance(ConformanceFixtures):
     async def test_a_created_record_reads_back_as_it_was(self, backend: Backend, other: Backend) -> None:
         tags = {"team": "ö", "$set": "x", "a.b": "", "": "'"}
-        full = new_record(
-            "full", version="1.2", tags=tags, due_at=T0 + 86_400 * SECOND, input='["' + "x" * 1_000_000 + '"]'
-        )
+        parent = ParentInstance("the 'parent' $", "p1.3", 2**53 + 1, "root")
+        large = '["' + "x" * 1_000_000 + '"]'
+        full = new_record("full", version="1.2", tags=tags, due_at=T0 + 86_400 * SECOND, input=large, parent=parent)
         plain = new_record("plain", name="n", created_at=2**53 + 1)
         assert list(await backend.create_instances([full, plain])) == [None, None]
         for reader in (backend, other):
@@ -43,6 +45,19 @@ class CreationConformance(ConformanceFixtures):
         assert list(await other.create_instances([start])) == [None]
         await apply(backend, instance.turn(custom_status='"on"'))
         assert list(await backend.create_instances([start])) == [None]
+        assert await record_of(backend, "a") == instance.record
+
+    async def test_creating_again_what_has_continued_as_new_changes_nothing(
+        self, backend: Backend, other: Backend
+    ) -> None:
+        instance = Instance("a")
+        start = instance.record
+        await create(backend, instance)
+        instance.continue_as("e1.12")
+        await apply(backend, instance.turn(input="[3]"))
+        assert list(await other.create_instances([start])) == [None]
+        for stranger in ("e", "e11", "e2.12", "E1"):
+            assert list(await other.create_instances([replace(start, execution_id=stranger)])) == [instance.record]
         assert await record_of(backend, "a") == instance.record
 
     async def test_an_id_that_is_taken_is_answered_with_its_record(self, backend: Backend, other: Backend) -> None:
@@ -105,14 +120,27 @@ class CreationConformance(ConformanceFixtures):
 
     async def test_hostile_texts_in_all_fields_of_a_record(self, backend: Backend) -> None:
         instances = [
-            Instance(f"i{number}", name=text, input=text, version=text, tags={"tag": text})
+            Instance(
+                f"i{number}",
+                name=text,
+                input=text,
+                version=text,
+                tags={"tag": text},
+                parent=ParentInstance(text, text, number, text),
+            )
             for number, text in enumerate(HOSTILE_TEXTS)
         ]
         ids = [instance.instance_id for instance in instances]
         await create(backend, *instances)
         assert list(await backend.get(ids)) == [instance.record for instance in instances]
         commits = [
-            instance.turn(output=text, custom_status=text, problem=text, failure=FailureDetails("E", text, text))
+            instance.turn(
+                output=text,
+                custom_status=text,
+                problem=text,
+                failure=FailureDetails("E", text, text),
+                heartbeats={"0": text, text: "", "$set": "a.b"},
+            )
             for instance, text in zip(instances, HOSTILE_TEXTS, strict=True)
         ]
         await apply(backend, *commits)

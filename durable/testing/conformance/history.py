@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from durable.backend import Backend
-from durable.testing.conformance.builders import Instance, apply, big_events, create, every_event
+from durable.backend import Backend, CommitOutcome
+from durable.testing.conformance.builders import (
+    Instance,
+    apply,
+    big_events,
+    create,
+    every_event,
+    record_of,
+    rival_of,
+)
 from durable.testing.conformance.fixtures import ConformanceFixtures
 
 
@@ -43,6 +51,64 @@ class HistoryConformance(ConformanceFixtures):
         assert not await backend.load("a", "e")
         assert not await backend.load("a", "e11")
         assert not await backend.load("nobody", "e1")
+
+    # --- drops: histories of former executions
+
+    async def test_a_dropped_execution_is_gone_and_no_other_is(self, backend: Backend, other: Backend) -> None:
+        instance, bystander = Instance("a"), Instance("b")
+        await create(backend, instance, bystander)
+        kept = [bystander.turn()]
+        await apply(backend, kept[0])
+        for execution_id in ("e1", "e1.1", "e1.10", "E1", "e"):
+            instance.continue_as(execution_id)
+            commits = [instance.turn(), instance.turn()]
+            for commit in commits:
+                await apply(backend, commit)
+            kept += commits if execution_id != "e1" else []
+        last = instance.turn(drops=["e1", "nothing"])
+        for _ in range(2):  # repeated after a doubt
+            await apply(backend, last)
+            assert not await other.load("a", "e1")
+            assert await record_of(other, "a") == last.record
+        for commit in [*kept, last]:
+            checkpoint = commit.checkpoint
+            loaded = await other.load(checkpoint.instance_id, checkpoint.execution_id, from_seq=checkpoint.seq)
+            assert loaded[0] == checkpoint
+
+    async def test_a_large_execution_is_dropped(self, backend: Backend) -> None:
+        instance = Instance("a")
+        await create(backend, instance)
+        await apply(backend, instance.turn(events=big_events(500_000, 40)))
+        instance.continue_as("e1.1")
+        last = instance.turn(events=big_events(500_000, 40), drops=["e1"])
+        await apply(backend, last)
+        assert not await backend.load("a", "e1")
+        assert list(await backend.load("a", "e1.1")) == [last.checkpoint]
+
+    async def test_a_commit_that_loses_drops_nothing(self, backend: Backend, other: Backend) -> None:
+        instance = Instance("a")
+        await create(backend, instance)
+        first = instance.turn()
+        await apply(backend, first)
+        instance.continue_as("e1.1")
+        second = instance.turn()
+        await apply(backend, second)
+        assert list(await other.commit([replace(rival_of(second), drops=("e1",))])) == [CommitOutcome.CONFLICT]
+        assert list(await backend.load("a", "e1")) == [first.checkpoint]
+
+    async def test_a_stale_commit_to_a_dropped_execution_moves_no_record(
+        self, backend: Backend, other: Backend
+    ) -> None:
+        instance = Instance("a")
+        await create(backend, instance)
+        stale = rival_of(instance.turn())
+        instance.continue_as("e1.1")
+        await apply(backend, instance.turn(drops=["e1"]))
+        if list(await other.commit([stale])) == [CommitOutcome.COMMITTED]:  # a store need not look at the record
+            await other.settle([stale])
+        assert await record_of(backend, "a") == instance.record
+
+    # --- events
 
     async def test_checkpoints_keep_their_recoveries(self, backend: Backend) -> None:
         instance = Instance("a")

@@ -31,6 +31,7 @@ OPERATIONS: Mapping[str, Callable[[Backend], Awaitable[object]]] = {
     "purge": lambda backend: backend.purge(["a"]),
     "send": lambda backend: backend.send([new_message("m", "a")]),
     "receive": lambda backend: backend.receive(["a"]),
+    "consume": lambda backend: backend.consume([new_message("m", "a")], T0),
     "runnable": lambda backend: backend.runnable([0], T0),
     "watch": lambda backend: _first_hint(backend),
     "heartbeat": lambda backend: backend.heartbeat(new_worker("w"), T0, SECOND),
@@ -128,6 +129,7 @@ class LifecycleConformance(ConformanceFixtures):
         assert await backend.purge([]) == 0
         await backend.send([])
         assert not await backend.receive([])
+        await backend.consume([], T0)
         assert not await backend.runnable([], T0)
         assert not await backend.acquire_partitions("w", [], T0, SECOND)
         await backend.release_partitions("w", [])

@@ -1,4 +1,4 @@
-"""Promises of ``send`` and ``receive`` (R2): each message arrives once, however often it is sent."""
+"""Promises of ``send``, ``receive`` and ``consume`` (R2): each message arrives once, however often it is sent."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from durable.backend import Backend
 from durable.core.events import TaskCompleted
 from durable.testing.conformance.builders import (
     HOSTILE_IDS,
+    LATE,
+    SECOND,
     T0,
     Instance,
     apply,
@@ -62,6 +64,39 @@ class MessageConformance(ConformanceFixtures):
         sender = Instance("sender")
         await apply(again, sender.turn(create=True, messages=messages))
         assert await inbox_of(again, "a") == ["n"]
+
+    async def test_an_answer_names_the_execution_that_asked(self, backend: Backend, other: Backend) -> None:
+        for_one = [replace(new_message(f"m{one}", "a"), execution_id=one) for one in ("", "e1.3", "'$gt")]
+        for_any = new_message("z", "a")
+        await backend.send([*for_one, for_any])
+        assert sorted(await other.receive(["a"]), key=lambda message: message.message_id) == [
+            *sorted(for_one, key=lambda message: message.message_id),
+            for_any,
+        ]
+
+    async def test_a_message_that_is_marked_as_consumed_never_comes_back(
+        self, backend: Backend, other: Backend
+    ) -> None:
+        messages = [new_message(f"m{number}", one) for number, one in enumerate(["a", "a", "b", "nobody"])]
+        await create(backend, Instance("a"), Instance("b"))
+        await backend.send(messages)
+        await other.consume([messages[0], messages[2], messages[3]], T0)
+        await backend.send(messages)
+        assert await inbox_of(backend, "a", "b", "nobody") == ["m1"]
+
+    async def test_marking_as_consumed_again_changes_nothing(self, backend: Backend, other: Backend) -> None:
+        messages = [new_message("m", "a"), new_message("n", "a")]
+        await backend.send(messages)
+        await backend.consume(messages[:1], T0)
+        await other.consume(messages[:1], LATE)
+        assert await backend.sweep(T0 + SECOND) == 1  # as old as when it was marked first
+        assert await inbox_of(backend, "a") == ["n"]
+
+    async def test_marking_a_message_that_is_not_there_is_nothing(self, backend: Backend) -> None:
+        message = new_message("m", "a")
+        await backend.consume([message], T0)
+        await backend.send([message])
+        assert list(await backend.receive(["a"])) == [message]
 
     async def test_a_message_may_come_before_its_instance(self, backend: Backend) -> None:
         await backend.send([new_message("m", "a")])

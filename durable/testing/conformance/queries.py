@@ -59,6 +59,17 @@ class QueryConformance(ConformanceFixtures):
         assert await found(status=both, name="other", id_prefix="b-f") == {"b-failed"}
         assert await found(name="nobody") == set()
 
+    async def test_entities_and_orchestrations_are_listed_apart(self, backend: Backend, other: Backend) -> None:
+        entities, orchestrations = ("@", "@@", "@a@1", "@é", "@\U0010ffff"), ("?", "A", "a@", "é@", "\uff20")
+        records = {one: new_record(one, name="n") for one in (*entities, *orchestrations)}
+        await backend.create_instances(list(records.values()))
+        for ids, flag in ((entities, True), (orchestrations, False)):
+            expected = [records[one] for one in sorted(ids, reverse=True)]
+            for conditions in ({}, {"name": "n"}, {"status": (RuntimeStatus.PENDING,)}, {"page_size": 2}):
+                assert await query_all(other, Query(entities=flag, **conditions)) == expected
+        assert _ids(await query_all(other, Query(entities=True, id_prefix="@a"))) == ["@a@1"]
+        assert _ids(await query_all(other, Query(id_prefix="@a"))) == []
+
     async def test_a_query_gives_whole_records(self, backend: Backend) -> None:
         instance = Instance("a", version="1", tags={"k": "v"})
         await create(backend, instance)
@@ -133,8 +144,10 @@ class QueryConformance(ConformanceFixtures):
         await create(backend, instance, bystander)
         await apply(backend, instance.turn(due_at=0))
         problem = "no orchestrator 'x' is registered here ' \" $gt"
-        await other.annotate([Annotation("a", 1, problem, 3)])
-        assert await record_of(backend, "a") == replace(instance.record, problem=problem, recoveries=3)
+        beats = {"3": '{"done": 0.5}', "10": "\x00$"}
+        await other.annotate([Annotation("a", 1, problem, 3, beats)])
+        annotated = replace(instance.record, problem=problem, recoveries=3, heartbeats=beats)
+        assert await record_of(backend, "a") == annotated
         await other.annotate([Annotation("a", 1, None, 0)])
         assert list(await backend.get(["a", "b"])) == [instance.record, bystander.record]
 
@@ -144,7 +157,7 @@ class QueryConformance(ConformanceFixtures):
         await apply(backend, instance.turn())
         await backend.annotate(
             [
-                Annotation("a", 0, "late", 1),
+                Annotation("a", 0, "late", 1, {"1": "late"}),
                 Annotation("a", 2, "early", 1),
                 Annotation("nobody", 0, "lost", 1),
                 Annotation("fresh", 0, "stuck", 2),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 from durable.backend import Annotation, Backend, CommitOutcome
+from durable.core.events import ParentInstance
 from durable.core.state import RuntimeStatus
 from durable.testing.conformance.builders import (
     FAILURE,
@@ -97,25 +99,27 @@ class SettleConformance(ConformanceFixtures):
         assert await inbox_of(backend, *ids) == sorted(f"from-{instance_id}" for instance_id in ids)
 
     async def test_every_field_of_a_record_follows_the_checkpoint(self, backend: Backend) -> None:
-        instance = Instance("a", version="1", tags={"a": "b"})
+        instance = Instance("a", version="1", tags={"a": "b"}, parent=ParentInstance("p", "p1", 0, "p"))
         await create(backend, instance)
-        await apply(backend, instance.turn(due_at=0, custom_status='"half"', recoveries=3, problem="why"))
+        half: dict[str, Any] = {"custom_status": '"half"', "recoveries": 3, "problem": "why", "heartbeats": {"7": "1"}}
+        await apply(backend, instance.turn(due_at=0, **half))
         assert await record_of(backend, "a") == instance.record
-        await apply(backend, instance.turn(due_at=LATE, custom_status=None, recoveries=0, problem=None))
+        none: dict[str, Any] = {"custom_status": None, "recoveries": 0, "problem": None, "heartbeats": None}
+        await apply(backend, instance.turn(due_at=LATE, **none))
         assert await record_of(backend, "a") == instance.record
-        instance.continue_as("e2")
-        await apply(backend, instance.turn(custom_status='"' + "x" * 1_000_000 + '"'))
+        instance.continue_as("e1.1")
+        await apply(backend, instance.turn(custom_status='"' + "x" * 1_000_000 + '"', input="[3]", heartbeats={}))
         assert await record_of(backend, "a") == instance.record
         await apply(backend, instance.turn(status=RuntimeStatus.FAILED, failure=FAILURE, completed_at=LATE + 1))
         assert await record_of(backend, "a") == instance.record
 
     async def test_fields_that_never_change_stay_as_they_were_created(self, backend: Backend) -> None:
-        instance = Instance("a", version="1", tags={"a": "b"})
+        instance = Instance("a", version="1", tags={"a": "b"}, parent=ParentInstance("p", "p1", 0, "p"))
         start = instance.record
         await create(backend, instance)
         commit = instance.turn()
         altered = replace(
-            commit.record, name="x", partition=99, created_at=1, input="[]", version="9", tags={"other": "tag"}
+            commit.record, name="x", partition=99, created_at=1, version="9", tags={"other": "tag"}, parent=None
         )
         await apply(backend, replace(commit, record=altered))
         kept = replace(start, rev=1, status=RuntimeStatus.RUNNING, due_at=None, updated_at=commit.record.updated_at)
@@ -124,7 +128,7 @@ class SettleConformance(ConformanceFixtures):
     async def test_a_checkpoint_clears_what_was_annotated(self, backend: Backend) -> None:
         instance = Instance("a")
         await create(backend, instance)
-        await backend.annotate([Annotation("a", 0, "no such orchestrator", 4)])
+        await backend.annotate([Annotation("a", 0, "no such orchestrator", 4, {"1": "half"})])
         await apply(backend, instance.turn())
         assert await record_of(backend, "a") == instance.record
 
@@ -133,9 +137,10 @@ class SettleConformance(ConformanceFixtures):
         await create(backend, instance)
         commit = instance.turn()
         await apply(backend, commit)
-        await other.annotate([Annotation("a", 1, "stuck", 2)])
+        await other.annotate([Annotation("a", 1, "stuck", 2, {"1": "half"})])
         await apply(backend, commit)
-        assert await record_of(backend, "a") == replace(commit.record, problem="stuck", recoveries=2)
+        annotated = replace(commit.record, problem="stuck", recoveries=2, heartbeats={"1": "half"})
+        assert await record_of(backend, "a") == annotated
 
     async def test_settling_never_brings_a_purged_instance_back(self, backend: Backend, other: Backend) -> None:
         instance, sender, receiver = Instance("a"), Instance("sender"), Instance("receiver")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from durable.backend import Backend, Query
+from durable.core.state import RuntimeStatus
 from durable.testing.conformance.builders import (
     HOSTILE_IDS,
     LATE,
@@ -37,6 +38,17 @@ class UpkeepConformance(ConformanceFixtures):
         ]
         assert len(await backend.load("running", "e1")) == 1
         assert await backend.purge(["ended"]) == 0
+
+    async def test_purge_takes_each_terminal_status(self, backend: Backend) -> None:
+        instances = {status: Instance(status.value) for status in RuntimeStatus}
+        await create(backend, *instances.values())
+        await apply(backend, *(instance.turn(status=status) for status, instance in instances.items()))
+        assert await backend.purge([status.value for status in RuntimeStatus]) == 4
+        assert {record.instance_id for record in await query_all(backend, Query())} == {
+            "Pending",
+            "Running",
+            "Suspended",
+        }
 
     async def test_purge_leaves_nothing_of_an_instance(self, backend: Backend, other: Backend) -> None:
         instance = Instance("a")

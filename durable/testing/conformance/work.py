@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from durable.backend import Annotation, Backend, Wakeup
+from durable.core.state import RuntimeStatus
 from durable.testing.conformance.builders import (
     LATE,
     PARTITIONS,
@@ -63,11 +64,26 @@ class WorkConformance(ConformanceFixtures):
         await backend.send([new_message("m", "child")])
         assert list(await backend.runnable(ALL, T0)) == [Wakeup("child", 0)]
 
-    async def test_terminal_instances_are_never_found(self, backend: Backend) -> None:
-        ended, failed, late = Instance("ended"), Instance("failed"), Instance("late")
-        await create(backend, ended, failed, late)
-        await apply(backend, ended.last_turn(due_at=0), failed.last_turn(due_at=T0), late.last_turn())
-        await backend.send([new_message("m", "late")])
+    async def test_terminal_instances_are_never_due(self, backend: Backend) -> None:
+        instances = {status: Instance(status.value) for status in RuntimeStatus}
+        await create(backend, *instances.values())
+        for due_at in (0, T0):
+            turns = [instance.turn(status=status, due_at=due_at) for status, instance in instances.items()]
+            await apply(backend, *turns)
+            assert await runnable_ids(backend) == ["Pending", "Running", "Suspended"]
+
+    async def test_a_message_to_a_terminal_instance_is_found_until_it_is_consumed(
+        self, backend: Backend, other: Backend
+    ) -> None:
+        ended = Instance("ended")
+        await create(backend, ended)
+        await apply(backend, ended.last_turn())
+        messages = [new_message("m", "ended"), new_message("n", "gone")]
+        await backend.send(messages)
+        for include_busy in (True, False):
+            found = await other.runnable(ALL, T0, include_busy=include_busy)
+            assert list(found) == [Wakeup("ended", 0), Wakeup("gone", 0)]
+        await other.consume(messages, T0)
         assert await runnable_ids(backend) == []
 
     async def test_an_annotated_instance_stays_runnable(self, backend: Backend) -> None:

@@ -1,0 +1,32 @@
+"""Finding a backend by the scheme of its URL."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from durable.backend import Backend
+
+
+class BackendFactory(Protocol):
+    """What an entry point of the group ``durable.backends`` names: a callable that makes a backend from a URL."""
+
+    def __call__(self, url: str, hub: str) -> Backend: ...
+
+
+def create_backend(url: str, hub: str) -> Backend:
+    """The backend for ``url``, found by its scheme among the entry points ``durable.backends``.
+
+    Raises:
+        ValueError: no backend serves that scheme; the message lists those installed.
+        ModuleNotFoundError: the backend's driver is not installed; the message names the extra.
+    """
+    scheme = urlsplit(url).scheme
+    found = {point.name: point for point in entry_points(group="durable.backends")}
+    if scheme not in found:
+        raise ValueError(
+            f"no backend for the URL {url!r}: scheme {scheme!r} is not one of {', '.join(sorted(found)) or 'none'}"
+        )
+    factory: BackendFactory = found[scheme].load()
+    return factory(url, hub)

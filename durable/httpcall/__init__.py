@@ -1,0 +1,1 @@
+"""Durable HTTP calls: one exchange is an activity, the waiting between polls is a durable timer."""

@@ -1,0 +1,138 @@
+"""Delivery: what committed turns send, given to the receivers in this process without waiting for the store.
+
+Rule of this file: a short cut and no more. Everything sent is stored by settling as well; a receiver that is not
+in memory gets it from there. What one sends to another comes in order: as long as something has to come from the store,
+nothing overtakes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from durable.backend import Commit, CommitOutcome, InstanceRecord, Message, Start
+from durable.core.events import ExecutionRewound
+from durable.core.ids import generation_of
+from durable.worker.inbox import Inbox
+from durable.worker.instances import Instances
+from durable.worker.live import Created, LiveInstance
+from durable.worker.recovery import Recovery
+
+_REMEMBERED = 20_000
+
+
+@dataclass(slots=True)
+class _UnderWay:
+    """What was sent to one receiver and is not settled yet; ``holder`` is who has it all in memory, if anybody has."""
+
+    holder: LiveInstance | None
+    message_ids: set[str] = field(default_factory=set)
+
+
+class Delivery:
+    """Hands messages and starts to the instances of one worker."""
+
+    def __init__(
+        self,
+        instances: Instances,
+        recovery: Recovery,
+        inbox: Inbox,
+        owns: Callable[[str], bool],
+        start_instance: Callable[[InstanceRecord, Created], bool],
+    ) -> None:
+        self._instances = instances
+        self._recovery = recovery
+        self._inbox = inbox
+        self._owns = owns
+        self._start_instance = start_instance
+        self._started: set[str] = set()  # what was started here, from the commit until it is settled
+        self._under_way: dict[str, _UnderWay] = {}
+        self._recent: dict[str, None] = {}  # ids of the last messages posted, of which the store will tell, too
+
+    def committed(self, commit: Commit) -> None:
+        """A turn is committed: what it sends may be acted on."""
+        rewound = type(commit.checkpoint.events[0]) is ExecutionRewound
+        for start in commit.starts:
+            if not rewound:  # those exist, most likely; the store knows
+                self._start(start)
+        for message in commit.messages:
+            receiver = message.instance_id
+            live = None if self._inbox.is_reading(receiver) else self._instances.get(receiver)
+            under_way = self._under_way.setdefault(receiver, _UnderWay(live))
+            under_way.message_ids.add(message.message_id)
+            if under_way.holder is not live:
+                under_way.holder = None
+            elif live is not None:
+                self._remember(message)
+                self._instances.deliver(live, (message,))
+
+    def settled(self, commits: Sequence[Commit]) -> None:
+        """What these commits send is in the store."""
+        for commit in commits:
+            for start in commit.starts:
+                self._settle_start(start, commit.record.instance_id)
+            for message in commit.messages:
+                self._settle_message(message)
+            if commit.record.execution_id != commit.checkpoint.execution_id:
+                self._instances.settled(commit)
+                self._inbox.settled(commit.record.instance_id)
+
+    def recovered(self, commits: Sequence[Commit]) -> None:
+        """What these commits of a former owner send is in the store now."""
+        for commit in commits:
+            for start in commit.starts:
+                if self._owns(start.record.instance_id):
+                    self._recovery.wake(start.record.instance_id)
+            for message in commit.messages:
+                self.post(message)
+
+    def _settle_message(self, message: Message) -> None:
+        receiver = message.instance_id
+        under_way = self._under_way.get(receiver)
+        holder = None
+        if under_way is not None and message.message_id in under_way.message_ids:
+            under_way.message_ids.discard(message.message_id)
+            holder = under_way.holder
+            if not under_way.message_ids:
+                del self._under_way[receiver]
+        if holder is None or holder is not self._instances.get(receiver):
+            self.post(message)
+
+    def _start(self, start: Start) -> None:
+        def created(outcome: CommitOutcome | None) -> None:
+            if outcome is CommitOutcome.EXISTS and start.otherwise is not None:
+                self.post(start.otherwise)
+
+        if self._start_instance(start.record, created):
+            self._started.add(start.record.instance_id)
+
+    def _settle_start(self, start: Start, starter: str) -> None:
+        started = start.record.instance_id
+        if started in self._started:
+            self._started.discard(started)
+            return
+        if self._owns(started):
+            self._recovery.wake(started)
+        if start.otherwise is not None and self._owns(starter):
+            self._inbox.want(starter)  # that the id was taken is told by a message
+
+    def post(self, message: Message) -> None:
+        """Give a message that is in the store to its receiver, if that is this worker's."""
+        if not self._owns(message.instance_id):
+            return
+        live = self._instances.get(message.instance_id)
+        if live is not None and generation_of(live.record.execution_id):
+            self._inbox.want(message.instance_id)  # only the store knows what its former executions took in
+        else:
+            self._remember(message)
+            self._recovery.post(message)
+
+    def knows(self, message_id: str) -> bool:
+        """Whether a message was posted here not long ago."""
+        return message_id in self._recent
+
+    def _remember(self, message: Message) -> None:
+        self._recent[message.message_id] = None
+        if len(self._recent) > _REMEMBERED:
+            for message_id in list(self._recent)[: _REMEMBERED // 2]:
+                del self._recent[message_id]

@@ -1,0 +1,110 @@
+"""The inbox: messages that came through the store, and marking those that nobody takes in.
+
+Rule of this file: reading is batched, and a message read for an execution that has ended meanwhile is
+read again: it may have been taken in, and marked, in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from durable.backend import Backend, Message
+from durable.clock import Clock
+from durable.outbox import releases
+from durable.worker.patience import Patience
+
+_BATCH = 500
+
+
+class Inbox:
+    """Reads the inboxes of instances on demand and hands their messages to ``post``.
+
+    ``execution_of`` tells which execution of an instance is in memory, "" for none; None while what an instance took
+    in before it continued as new is not marked yet: then its inbox cannot be read.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        partition_count: int,
+        patience: Patience,
+        clock: Clock,
+        post: Callable[[Message], None],
+        execution_of: Callable[[str], str | None],
+    ) -> None:
+        self._backend = backend
+        self._count = partition_count
+        self._patience = patience
+        self._clock = clock
+        self._post = post
+        self._execution_of = execution_of
+        self._wanted: dict[str, None] = {}
+        self._put_off: set[str] = set()
+        self._under_way: frozenset[str] = frozenset()
+        self._refused: dict[str, Message] = {}
+        self._answers: list[Message] = []
+        self._something = asyncio.Event()
+
+    def want(self, instance_id: str) -> None:
+        """Read what is in the inbox of an instance, soon."""
+        self._wanted[instance_id] = None
+        self._something.set()
+
+    def is_reading(self, instance_id: str) -> bool:
+        """Whether messages of an instance are to come from the store."""
+        return instance_id in self._wanted or instance_id in self._put_off or instance_id in self._under_way
+
+    def settled(self, instance_id: str) -> None:
+        """What an instance took in before it continued as new is marked."""
+        if instance_id in self._put_off:
+            self._put_off.discard(instance_id)
+            self.want(instance_id)
+
+    def refuse(self, messages: Sequence[Message], answers: Sequence[Message] = ()) -> None:
+        """Mark these, soon: nobody takes them in. ``answers`` are sent before."""
+        self._answers += answers
+        for message in messages:
+            self._refused[message.message_id] = message
+        self._something.set()
+
+    async def run(self) -> None:
+        """Read and mark until cancelled."""
+        while True:
+            await self._something.wait()
+            self._something.clear()
+            while self._wanted:
+                await self._read()
+            if self._refused:
+                await self._mark()
+
+    async def _read(self) -> None:
+        batch = list(self._wanted)[:_BATCH]
+        for instance_id in batch:
+            del self._wanted[instance_id]
+        before = {instance_id: self._execution_of(instance_id) for instance_id in batch}
+        self._put_off |= {instance_id for instance_id in batch if before[instance_id] is None}
+        batch = [instance_id for instance_id in batch if before[instance_id] is not None]
+        if not batch:
+            return
+        self._under_way = frozenset(batch)
+        messages = await self._patience.insist(partial(self._backend.receive, batch))
+        self._under_way = frozenset()
+        for message in messages:
+            instance_id = message.instance_id
+            if before[instance_id] == self._execution_of(instance_id):
+                self._post(message)
+            else:
+                self.want(instance_id)
+
+    async def _mark(self) -> None:
+        refused, self._refused = list(self._refused.values()), {}
+        now = self._clock()
+        answers, self._answers = self._answers, []
+        answers += [answer for message in refused for answer in releases(message, self._count, now)]
+        if answers:  # before they are marked, so that a crash in between repeats it
+            await self._patience.insist(partial(self._backend.send, answers))
+            for answer in answers:
+                self._post(answer)
+        await self._patience.insist(partial(self._backend.consume, refused, now))
