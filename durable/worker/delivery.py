@@ -57,7 +57,7 @@ class Delivery:
                 self._start(start)
         for message in commit.messages:
             receiver = message.instance_id
-            live = None if self._inbox.is_reading(receiver) else self._instances.get(receiver)
+            live = self._instances.get(receiver) if self._has_all_before(message, commit) else None
             under_way = self._under_way.setdefault(receiver, _UnderWay(live))
             under_way.message_ids.add(message.message_id)
             if under_way.holder is not live:
@@ -84,7 +84,25 @@ class Delivery:
                 if self._owns(start.record.instance_id):
                     self._recovery.wake(start.record.instance_id)
             for message in commit.messages:
-                self.post(message)
+                self._fetch(message.instance_id)
+
+    def _has_all_before(self, message: Message, commit: Commit) -> bool:
+        """Whether nothing that its sender sent before has still to come to the receiver from the store."""
+        if self._inbox.is_reading(message.instance_id):
+            return False
+        sender = self._instances.get(commit.record.instance_id)
+        if message.execution_id is not None or sender is None or sender.told is None:
+            return True  # an answer comes alone; or all that was sent before went through here
+        known = message.instance_id in sender.told
+        sender.told.add(message.instance_id)
+        return known
+
+    def _fetch(self, receiver: str) -> None:
+        """Have an instance of this worker take from the store what is there for it."""
+        if self._instances.get(receiver) is not None or receiver in self._recovery:
+            self._inbox.want(receiver)
+        elif self._owns(receiver):
+            self._recovery.wake(receiver)
 
     def _settle_message(self, message: Message) -> None:
         receiver = message.instance_id
@@ -96,7 +114,7 @@ class Delivery:
             if not under_way.message_ids:
                 del self._under_way[receiver]
         if holder is None or holder is not self._instances.get(receiver):
-            self.post(message)
+            self._fetch(receiver)
 
     def _start(self, start: Start) -> None:
         def created(outcome: CommitOutcome | None) -> None:

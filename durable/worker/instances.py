@@ -317,6 +317,7 @@ class Instances:
         """
         self.drop(instance)
         successor = self._effects.successor(instance, commit.record)
+        successor.told = instance.told
         # What is kept comes first, as it came first; the outcomes of former activities matter no more.
         kept = [message for message in commit.messages if message.instance_id == instance.instance_id]
         successor.mailbox += kept

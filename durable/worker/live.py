@@ -97,6 +97,7 @@ class LiveInstance:
     taken: list[Item] = field(default_factory=list)  # by the turn that is not committed yet
     refused: list[Message] = field(default_factory=list)
     unasked: frozenset[str] = frozenset()  # ids of answers to what history does not ask (any more)
+    told: set[str] | None = None  # to whom it has sent since it was loaded; None: it began here
     is_stale: bool = False  # a message showed that another owner has written on
     heartbeats: dict[str, str] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)  # ids of the messages taken in while it is in memory

@@ -148,6 +148,7 @@ class Loader:
             loaded = await self._from_history(record, mailbox if execution_id == record.execution_id else (), inert)
             if loaded is not None:
                 loaded.seen = len(mailbox)
+                loaded.instance.told = set()
                 try:
                     is_up_to_date = await self._read_inbox(loaded.instance)
                 except BaseException:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tests.chaos.checker import StoredCheckpoint, StoredInstance
@@ -49,6 +50,16 @@ def executions(instance: StoredInstance) -> dict[str, list[StoredCheckpoint]]:
     for checkpoint in sorted(instance.checkpoints, key=lambda one: (one.rev, one.seq)):
         found.setdefault(checkpoint.execution_id, []).append(checkpoint)
     return found
+
+
+def each_execution(instances: Iterable[StoredInstance]) -> list[StoredInstance]:
+    """Each execution of an orchestration as an instance of its own, to be replayed."""
+    return [
+        replace(instance, execution_id=execution_id, checkpoints=checkpoints)
+        for instance in instances
+        if not instance.instance_id.startswith("@")
+        for execution_id, checkpoints in executions(instance).items()
+    ]
 
 
 def _structure(instance: StoredInstance, keep: int) -> Iterable[str]:

@@ -17,8 +17,8 @@ from durable.core.state import RuntimeStatus
 from durable.testing.faults import SimulatedCrash
 from durable.testing.virtual_loop import VirtualLoop
 from tests.chaos import messaging_workload
-from tests.chaos.checker import StoredInstance, missing_instances
-from tests.chaos.messaging_judge import executions, messaging_findings
+from tests.chaos.checker import missing_instances
+from tests.chaos.messaging_judge import each_execution, messaging_findings
 from tests.chaos.messaging_workload import messaging_job
 from tests.chaos.replaying import replay_findings
 from tests.chaos.stores import read_memory
@@ -161,18 +161,7 @@ class MessagingSimulation(Simulation):
         instances = read_memory(self._store)
         outcome.findings += missing_instances({*self._acknowledged, AUDIT}, instances)
         outcome.findings += messaging_findings(instances, self._jobs, self._disturbed, keep=self._messaging.keep)
-        outcome.findings += replay_findings(_executions(instances), self.registry)
+        outcome.findings += replay_findings(each_execution(instances), self.registry)
         outcome.findings += [f"{name}: messages are left: {list(left)}" for name, left in self._store.inbox.items()]
         outcome.acknowledged = len(self._acknowledged)
         outcome.executions = len(self._effects)
-
-
-def _executions(instances: list[StoredInstance]) -> list[StoredInstance]:
-    """Each execution of orchestrations as an instance of its own; what ended it without its code is left out."""
-    return [
-        replace(instance, execution_id=execution_id, checkpoints=asked)
-        for instance in instances
-        if not instance.instance_id.startswith("@")
-        for execution_id, checkpoints in executions(instance).items()
-        if (asked := [one for one in checkpoints if one.events[0]["type"] != "ExecutionTerminated"])
-    ]

@@ -424,12 +424,14 @@ async def test_the_history_of_a_former_execution_goes_though_its_worker_dies() -
             await first.start(orchestrator, [], instance_id="eternal")
             for number in (1, 2):
                 await first.get("eternal").raise_event("number", number)
+                await asyncio.sleep(0.01)
             await until(lambda: any(key[0].endswith(".1") for key in store.history["eternal"]))
             await until(lambda: sum(map(continues, store.history["eternal"].values())) == 2)
             await abandon(first)
         async with second.worker():
             for number in (3, 4):
                 await second.get("eternal").raise_event("number", number)
+                await asyncio.sleep(0.01)
             assert await result(second.get("eternal")) == [1, 2, 3, 4]
     assert sorted({execution_id.partition(".")[2] for execution_id, _ in store.history["eternal"]}) == ["2", "3"]
 

@@ -21,7 +21,7 @@ from durable.testing.memory import MemoryBackend
 from durable.testing.memory_store import MemoryStore
 from tests.worker.simulation import Outcome, Scenario, simulate
 
-EXAMPLES = int(os.environ.get("DURABLE_SIMULATION_EXAMPLES", "600"))
+EXAMPLES = int(os.environ.get("DURABLE_SIMULATION_EXAMPLES", "300"))
 
 scenarios = st.builds(
     Scenario,
