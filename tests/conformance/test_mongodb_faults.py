@@ -215,7 +215,7 @@ async def test_hints_name_the_instance(opened: Opener) -> None:
         await create(other, instance)
         assert await first(hints, lambda _: True) == Hint("a")
         await apply(other, instance.turn(messages=[new_message("m", "b")]))
-        assert [await first(hints, lambda _: True) for _ in range(2)] == [Hint("b"), Hint("a")]
+        assert [await first(hints, lambda _: True) for _ in range(2)] == [Hint("b", "m"), Hint("a")]
 
 
 async def test_hints_go_on_after_the_server_died(server: MongoServer, opened: Opener) -> None:
