@@ -35,6 +35,8 @@ def _awaiting(coro: Any) -> list[Any]:
     """The task's coroutine, the one it awaits, and so on inwards, also through async generators."""
     chain = [coro]
     while isinstance(inner := _awaited(chain[-1]), CoroutineType | AsyncGeneratorType):
+        if any(inner is known for known in chain):
+            break  # a referent of a step may lead outwards again
         chain.append(inner)
     return chain
 
