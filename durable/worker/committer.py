@@ -79,6 +79,10 @@ class Committer:
         """The record of an instance whose committed history the store's record does not show yet."""
         return self._settler.ahead(instance_id)
 
+    async def caught_up(self, instance_id: str) -> None:
+        """Wait until the store's record of an instance shows what was committed here."""
+        await self._settler.caught_up(instance_id)
+
     async def drain(self) -> None:
         """Wait until everything submitted is committed and settled. Raises what a task of the committer failed with."""
         for quiet in (self._quiet.wait, self._settler.drain):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -51,6 +51,7 @@ class Recovery:
         instances: Instances,
         effects: Effects,
         owns: Callable[[str], bool],
+        caught_up: Callable[[str], Awaitable[None]],
     ) -> None:
         self._backend = backend
         self._patience = patience
@@ -58,6 +59,7 @@ class Recovery:
         self._instances = instances
         self._effects = effects
         self._owns = owns
+        self._caught_up = caught_up
         self._away: dict[str, _Away] = {}
         self._loads = asyncio.Semaphore(CONCURRENT_LOADS)
 
@@ -176,6 +178,8 @@ class Recovery:
             loaded.instance.execution.discard()
 
     async def _loaded(self, instance_id: str, away: _Away) -> Loaded | Gone:
+        # Else the loader would take what is being settled here for what a former owner left behind.
+        await self._caught_up(instance_id)
         try:
             return await self._patience.insist(lambda: self._loader.load(instance_id, away.execution_id, away.mailbox))
         except Exception:

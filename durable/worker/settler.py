@@ -32,6 +32,8 @@ class Settler:
         self._hurry = asyncio.Event()
         self._quiet = asyncio.Event()
         self._quiet.set()
+        self._round = asyncio.Event()  # of the batch that is settled next; each has its own
+        self._released = False
 
     def add(self, commits: Sequence[Commit]) -> None:
         """Settle these commits, which are committed."""
@@ -48,6 +50,12 @@ class Settler:
         """The record of an instance whose committed history the store's record does not show yet."""
         return self._ahead.get(instance_id)
 
+    async def caught_up(self, instance_id: str) -> None:
+        """Wait until the store's record of an instance shows its committed history, without delay."""
+        while instance_id in self._ahead and not self._released:
+            self._hurry.set()
+            await self._round.wait()
+
     async def drain(self) -> None:
         """Wait until everything is settled, without delay."""
         if not self._quiet.is_set():
@@ -56,7 +64,9 @@ class Settler:
 
     def release(self) -> None:
         """Let go of those who wait: nothing more will be settled."""
+        self._released = True
         self._quiet.set()
+        self._round.set()
 
     async def run(self) -> None:
         """Settle until cancelled."""
@@ -73,6 +83,8 @@ class Settler:
                 if self._ahead.get(commit.record.instance_id) is commit.record:
                     del self._ahead[commit.record.instance_id]
             self._settled(commits)
+            self._round.set()
+            self._round = asyncio.Event()
             if not self._unsettled:
                 self._hurry.clear()  # whoever hurried meanwhile has what he waited for
                 self._quiet.set()

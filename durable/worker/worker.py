@@ -95,7 +95,9 @@ class Worker:
             settings.keep_executions,
             lambda commits: self._delivery.recovered(commits),
         )
-        self._recovery = Recovery(backend, patience, self._loader, self._instances, self, self.owns)
+        self._recovery = Recovery(
+            backend, patience, self._loader, self._instances, self, self.owns, self._committer.caught_up
+        )
         self._inbox = Inbox(backend, self._count, patience, clock, self._recovery.post, self._execution_of)
         self._delivery = Delivery(self._instances, self._recovery, self._inbox, self.owns, self.start_instance)
         self._heartbeats = Heartbeats(backend, patience, self._instances.get)
@@ -233,11 +235,20 @@ class Worker:
         """Something changed in the store."""
         if hint.instance_id is None:
             self._scanner.want()
-        elif self.owns(hint.instance_id):
+        elif self.owns(hint.instance_id) and not self._is_known(hint):
             if self._instances.get(hint.instance_id) is None and hint.instance_id not in self._recovery:
                 self._recovery.wake(hint.instance_id)
-            elif hint.message_id is None or not self._delivery.knows(hint.message_id):
+            else:
                 self._inbox.want(hint.instance_id)
+
+    def _is_known(self, hint: Hint) -> bool:
+        """Whether a hint tells of what this worker did itself: a message that it posted, a record of its own turn."""
+        if hint.message_id is not None:
+            return self._delivery.knows(hint.message_id)
+        return (
+            self._instances.get(hint.instance_id or "") is None
+            and self.record_ahead(hint.instance_id or "") is not None
+        )
 
     def post(self, message: Message) -> None:
         """A message of this process is in the store; its receiver may be here."""

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from durable import BackendUnavailable, EntityId, InstanceHandle, OrchestrationContext, Registry, RuntimeStatus, TaskHub
-from durable.backend import Checkpoint, Commit, CommitOutcome, Message
+from durable.backend import Checkpoint, Commit, CommitOutcome, Hint, Message
 from durable.core import events as ev
 from durable.testing.memory import MemoryBackend
 from durable.testing.memory_store import MemoryStore
@@ -482,3 +482,27 @@ async def test_an_entity_whose_worker_fails_is_dropped_quietly() -> None:
 def instances_of(hub: TaskHub) -> Any:
     assert hub._worker is not None
     return hub._worker._instances
+
+
+@virtual
+async def test_what_is_still_being_settled_here_is_not_replayed_for_a_hint() -> None:
+    """Somebody wakes an instance that has ended a moment ago; its record does not show that yet."""
+    registry, store = Registry(), MemoryStore()
+    runs: list[str] = []
+
+    @registry.orchestrator
+    async def main(ctx: OrchestrationContext) -> int:
+        runs.append(ctx.instance_id)
+        return 1
+
+    backend, hub = picky_hub(store, registry)
+    async with hub.worker():
+        backend.refuses = settles(ev.ExecutionCompleted)
+        handle = await hub.start(main, instance_id="one")
+        await until(lambda: has(store, "one", ev.ExecutionCompleted))
+        assert hub._worker is not None
+        hub._worker.hint(Hint("one", "a message of somebody else"))
+        await asyncio.sleep(1)
+        backend.refuses = PickyBackend.refuses
+        assert await result(handle) == 1
+    assert runs == ["one"]
