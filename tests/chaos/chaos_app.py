@@ -16,8 +16,11 @@ from uuid import uuid4
 
 from durable import ActivityContext, TaskHub
 from durable.settings import Settings
-from durable.worker import partitions
-from tests.chaos import workload
+from durable.worker import entities, partitions
+from tests.chaos import messaging_workload, workload
+
+ENTITY_ROWS = 60
+"""History rows after which an entity goes on in a new execution: few, so that it does so under fire."""
 
 
 def settings(lease_time: float) -> Settings:
@@ -29,6 +32,7 @@ def main(url: str, effects: str, lease_time: str, place: str) -> None:
     logging.basicConfig(level=logging.WARNING, format=f"{os.getpid()} %(levelname)s %(message)s")
     if place == "far":
         partitions._host = lambda: f"another machine {uuid4().hex}"
+    entities.ROLL_AT = ENTITY_ROWS
     _record_effects_in(effects)
     asyncio.run(_work(url, float(lease_time)))
 
@@ -47,7 +51,7 @@ async def _work(url: str, lease_time: float) -> None:
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     hub = TaskHub(url, settings=settings(lease_time))
-    hub.include(workload.registry)
+    hub.include(messaging_workload.registry)
     async with hub.worker():
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, _describe, hub)
         await stopped.wait()

@@ -13,11 +13,10 @@ from pathlib import Path
 from random import Random
 from time import monotonic
 
-from durable import BackendUnavailable, TaskHub
-from tests.chaos import workload
+from durable import BackendUnavailable, InstanceExistsError, InstanceFinishedError, TaskHub
+from tests.chaos import messaging_workload, workload
 from tests.chaos.chaos_app import settings
 from tests.chaos.checker import (
-    TERMINAL,
     Effect,
     StoredInstance,
     executions,
@@ -25,12 +24,15 @@ from tests.chaos.checker import (
     missing_instances,
     unexplained_results,
 )
+from tests.chaos.messaging_judge import each_execution, messaging_findings
+from tests.chaos.messaging_workload import messaging_job
 from tests.chaos.replaying import replay_findings
 from tests.chaos.stores import read_progress, read_store
 from tests.chaos.workload import Job, job, outcome_findings
 
 LEASE_TIME = 1.5
 WORKERS = 3
+AUDIT = "audit"
 _ROOT = Path(__file__).parents[2]
 _ALARMS = ("cannot go on", "is parked", "never retrieved", "Traceback")
 
@@ -76,14 +78,13 @@ class ChaosRun:
         """Torment the workers, let others finish the work, and judge."""
         began = monotonic()
         hub = TaskHub(self._url, settings=settings(LEASE_TIME))
-        hub.include(workload.registry)
-        async with hub, asyncio.TaskGroup() as group:
-            starting = group.create_task(self._keep_starting(hub))
-            async with asyncio.TaskGroup() as slots:
+        hub.include(messaging_workload.registry)
+        async with hub:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._keep_starting(hub))
                 for slot in range(WORKERS):
-                    slots.create_task(self._torment(Random(f"{self._seed}/{slot}")))
-            starting.cancel()
-        await self._let_finish()
+                    group.create_task(self._torment(Random(f"{self._seed}/{slot}")))
+            await self._let_finish(hub)
         self._judge(read_store(self._url))
         self.report.seconds = monotonic() - began
         return self.report
@@ -91,14 +92,27 @@ class ChaosRun:
     async def _keep_starting(self, hub: TaskHub) -> None:
         random = Random(f"{self._seed}/starts")
         number = 0
-        while True:
-            name, given = f"job-{number}", job(number, threads=True)
-            self.report.in_doubt[name] = given
-            with suppress(BackendUnavailable):
-                await hub.start(given.name, *given.args, instance_id=name)
-                self.report.acknowledged[name] = self.report.in_doubt.pop(name)
-            number += 1
-            await asyncio.sleep(random.uniform(0.0, 0.2))
+        async with asyncio.TaskGroup() as events:
+            while self.report.kills < self._kills:
+                name, given = f"job-{number}", _job(number)
+                self.report.in_doubt[name] = given
+                with suppress(BackendUnavailable, InstanceExistsError):
+                    await hub.start(given.name, *given.args, instance_id=name)
+                    self.report.acknowledged[name] = self.report.in_doubt.pop(name)
+                if given.name == "keyed":
+                    events.create_task(self._raise_keys(hub, name, given.args[0], Random(f"{self._seed}/{name}")))
+                number += 1
+                await asyncio.sleep(random.uniform(0.0, 0.2))
+
+    async def _raise_keys(self, hub: TaskHub, name: str, count: int, random: Random) -> None:
+        """Raise events until they are confirmed, some of them twice."""
+        for key in [*range(count), *random.sample(range(count), 2)]:
+            await asyncio.sleep(random.uniform(0.0, 0.5))
+            while name in self.report.acknowledged:
+                with suppress(BackendUnavailable):
+                    with suppress(InstanceFinishedError):
+                        await hub.get(name).raise_event("key", key, idempotency_key=str(key))
+                    break
 
     # --- workers -----------------------------------------------------------------------------
 
@@ -140,10 +154,13 @@ class ChaosRun:
         with self._log.open("ab") as log:
             return subprocess.Popen(command, cwd=_ROOT, stdout=log, stderr=log)
 
-    async def _let_finish(self) -> None:
+    async def _let_finish(self, hub: TaskHub) -> None:
         """Undisturbed workers bring everything to its end; what they do not is found by the judge."""
         workers = [self._spawn("near"), self._spawn("near")]
         try:
+            if await self._wait_for_the_end():
+                await hub.start("audit", instance_id=AUDIT)
+                self.report.acknowledged[AUDIT] = Job("audit", ())
             if not await self._wait_for_the_end():
                 for worker in workers:
                     worker.send_signal(signal.SIGUSR1)
@@ -157,15 +174,14 @@ class ChaosRun:
 
     async def _wait_for_the_end(self) -> bool:
         """Whether all instances end; given up when nothing at all has changed for as long as our patience lasts."""
-        progress, deadline = -1, 0.0
-        records = read_progress(self._url)
-        while any(status not in TERMINAL for status, _ in records):
-            if progress != (progress := sum(rev for _, rev in records)):
+        revisions, deadline = -1, 0.0
+        while (progress := read_progress(self._url)).busy:
+            if revisions != (revisions := progress.revisions):
                 deadline = monotonic() + self._patience
             elif monotonic() > deadline:
+                self.report.findings.append(f"nothing moves any more: {sorted(progress.busy)}")
                 return False
             await asyncio.sleep(0.5)
-            records = read_progress(self._url)
         return True
 
     async def _wait_for(self, condition: Callable[[], bool], seconds: float) -> bool:
@@ -186,10 +202,16 @@ class ChaosRun:
         report = self.report
         effects = self._read_effects()
         report.findings += missing_instances(report.acknowledged, instances)
-        report.findings += findings(instances)
-        report.findings += unexplained_results(instances, effects)
-        report.findings += replay_findings(instances, workload.registry)
-        report.findings += outcome_findings(instances, report.acknowledged | report.in_doubt)
+        jobs = report.acknowledged | report.in_doubt
+        plain = {name: given for name, given in jobs.items() if given.name in workload.registry.orchestrators}
+        alone = [instance for instance in instances if instance.instance_id in plain]
+        report.findings += findings(alone)
+        report.findings += unexplained_results(alone, effects)
+        report.findings += outcome_findings(alone, plain)
+        report.findings += replay_findings(each_execution(instances), messaging_workload.registry)
+        others = [instance for instance in instances if instance.instance_id not in plain]
+        talking = {name: given for name, given in jobs.items() if name not in plain}
+        report.findings += messaging_findings(others, talking, {}, keep=settings(LEASE_TIME).keep_executions)
         report.findings += [
             f"a worker logged: {line}" for line in self._log.read_text().splitlines() if any(a in line for a in _ALARMS)
         ]
@@ -202,3 +224,9 @@ class ChaosRun:
     def _read_effects(self) -> list[Effect]:
         rows = [line.split() for line in self._effects.read_text().splitlines()]
         return [(instance, execution, int(task), int(attempt)) for instance, execution, task, attempt in rows]
+
+
+def _job(number: int) -> Job:
+    """The job of that number: every third talks to others. Of those the kinds that end by themselves: 0 to 6 of 9."""
+    third, rest = divmod(number, 3)
+    return job(number, threads=True) if rest < 2 else messaging_job(third // 7 * 9 + third % 7)

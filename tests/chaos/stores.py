@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Mapping
 from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,6 +15,7 @@ from pymongo import MongoClient
 from durable.core.codec import event_to_dict
 from durable.testing.memory_store import MemoryStore
 from tests.chaos.checker import StoredCheckpoint, StoredInstance
+from tests.chaos.messaging_judge import ENDED
 
 _RECORD = ("instance_id", "execution_id", "status", "rev", "due_at", "output", "failure", "problem")
 
@@ -23,14 +25,37 @@ def read_store(url: str) -> list[StoredInstance]:
     return _read_sqlite(urlsplit(url).path[1:]) if url.startswith("sqlite:") else _read_mongodb(url)
 
 
-def read_progress(url: str) -> list[tuple[str, int]]:
-    """Status and revision of each record: cheap enough to be asked again and again."""
+@dataclass(frozen=True)
+class Progress:
+    """How far a hub is: the sum of all revisions, and who has something to do, or a message waiting."""
+
+    revisions: int
+    busy: frozenset[str]
+
+
+def read_progress(url: str) -> Progress:
+    """How far the hub is: cheap enough to be asked again and again."""
     if url.startswith("sqlite:"):
         with closing(sqlite3.connect(f"file:{urlsplit(url).path[1:]}?mode=ro", uri=True)) as connection:
-            return connection.execute("SELECT status, rev FROM default_instances").fetchall()
+            records = connection.execute("SELECT instance_id, status, rev, due_at FROM default_instances").fetchall()
+            waiting = connection.execute("SELECT instance_id FROM default_inbox WHERE consumed_at IS NULL").fetchall()
+        return _progress(records, (receiver for (receiver,) in waiting))
     with MongoClient[dict[str, Any]](url) as client:
-        found = client.get_default_database()["default.instances"].find({}, {"status": 1, "rev": 1})
-        return [(record["status"], int(record["rev"])) for record in found]
+        database = client.get_default_database()
+        found = database["default.instances"].find({}, {"status": 1, "rev": 1, "due_at": 1})
+        records = [(one["_id"], one["status"], int(one["rev"]), one.get("due_at")) for one in found]
+        messages = database["default.inbox"].find({"consumed_at": 0}, {"instance_id": 1})
+        return _progress(records, (message["instance_id"] for message in messages))
+
+
+def _progress(records: Iterable[tuple[str, str, int, int | None]], receivers: Iterable[str]) -> Progress:
+    busy, revisions = set(receivers), 0
+    for instance_id, status, rev, due_at in records:
+        revisions += rev
+        has_ended = due_at is None if instance_id.startswith("@") else status in ENDED  # an entity never ends
+        if not has_ended:
+            busy.add(instance_id)
+    return Progress(revisions, frozenset(busy))
 
 
 def _read_sqlite(path: str) -> list[StoredInstance]:
