@@ -16,6 +16,8 @@ from pydantic import BaseModel
 
 from durable import (
     ActivityFailedError,
+    EntityId,
+    EntityOperationFailedError,
     HttpCaller,
     HttpResponse,
     OrchestrationContext,
@@ -199,3 +201,38 @@ async def book_trip(ctx: OrchestrationContext, can_pay: bool) -> str:
             return str(await echo("paid"))
     except ActivityFailedError as error:
         return f"not booked: {error.details.message}"
+
+
+@registry.entity
+class Account:
+    balance: int = 100
+
+    def add(self, amount: int) -> int:
+        if self.balance + amount < 0:
+            raise ValueError("too little")
+        self.balance += amount
+        return self.balance
+
+    def read(self) -> int:
+        return self.balance
+
+
+@registry.orchestrator
+async def transfer(ctx: OrchestrationContext, source: str, target: str, amount: int) -> list[int] | str:
+    async with ctx.lock(EntityId("account", source), EntityId("account", target)):
+        try:
+            left = await ctx.call_entity(Account.add, source, -amount)
+        except EntityOperationFailedError as error:
+            return f"not moved: {error.details.message}"
+        return [left, await ctx.call_entity(Account.add, target, amount)]
+
+
+@registry.orchestrator
+async def balances(ctx: OrchestrationContext, owners: list[str]) -> list[int]:
+    """One section after the other, a signal between them, and one entity asked without a lock."""
+    found: list[int] = []
+    for owner in owners:
+        async with ctx.lock(EntityId("account", owner)), asyncio.timeout(3600):
+            found.append(await ctx.call_entity(Account.read, owner))
+        ctx.signal_entity(Account.add, owner, 5)
+    return found + await asyncio.gather(*[ctx.call_entity(Account.read, owner) for owner in owners])

@@ -77,6 +77,9 @@ RECORDINGS = {
     "eternal_cleanup_first": Recording("eternal_cleanup", (timedelta(milliseconds=20),), events=_STOP, back=2),
     "book_trip": Recording("book_trip", (True,)),
     "book_trip_undone": Recording("book_trip", (False,)),
+    "transfer": Recording("transfer", ("zoe", "ann", 30)),
+    "transfer_refused": Recording("transfer", ("zoe", "ann", 300)),
+    "balances": Recording("balances", (["ann", "zoe"],)),
 }
 
 
