@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import ParamSpec, Self
 
+from anyio import CancelScope
+
 from durable.core.errors import ContinuedAsNew, DurableError, LoopDiscardedError, NonDeterminismError
 
 P = ParamSpec("P")
@@ -47,9 +49,6 @@ class Saga:
     A cancellation that arrives meanwhile waits until all are done, and is raised then.
     When the block ends well, or the orchestrator continues as new, the undos are dropped. They do not run either
     when the code is thrown out of memory or the instance is parked, for then the orchestration goes on later.
-
-    For a deadline around a saga use ``asyncio.timeout``. A cancelled anyio scope cancels what is in it
-    again and again without letting the loop come to rest, so no undo that takes a while could end in one.
 
     Raises:
         CompensationError: undos failed. It is raised from the error that ended the block, a cancellation, too.
@@ -90,14 +89,16 @@ class Saga:
         failures: list[BaseException] = []
         cancelled: asyncio.CancelledError | None = None
         try:
-            while self._undos:  # an undo may add others
-                tasks = [asyncio.create_task(_call(undo)) for undo in self._take()]
-                while not all(task.done() for task in tasks):
-                    try:
-                        await asyncio.wait(tasks)
-                    except asyncio.CancelledError as error:
-                        cancelled = error
-                failures += [failure for task in tasks if (failure := _failure(task)) is not None]
+            # A cancelled scope of anyio would cancel again and again, without letting the loop come to rest.
+            with CancelScope(shield=True):
+                while self._undos:  # an undo may add others
+                    tasks = [asyncio.create_task(_call(undo)) for undo in self._take()]
+                    while not all(task.done() for task in tasks):
+                        try:
+                            await asyncio.wait(tasks)
+                        except asyncio.CancelledError as error:
+                            cancelled = error
+                    failures += [failure for task in tasks if (failure := _failure(task)) is not None]
             if cancelled is not None:
                 cancelled.__context__ = origin  # a task throws it in without one
             if failures:

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import anyio
 import pytest
 
 from durable import ActivityFailedError, NonDeterminismError, OrchestrationContext, Registry
@@ -119,6 +120,35 @@ def test_a_timeout_around_a_saga_waits_for_its_undos(log: Log) -> None:
             await asyncio.sleep(60)
 
     assert isinstance(run(block), TimeoutError)
+    assert log == [(5, "a begins"), (6, "a ends")]
+
+
+def test_an_anyio_deadline_around_a_saga_waits_for_its_undos(log: Log) -> None:
+    async def block() -> None:
+        with anyio.fail_after(5):
+            async with Saga() as saga:
+                saga.add(log.undo, "a")
+                await asyncio.sleep(60)
+
+    assert isinstance(run(block), TimeoutError)
+    assert log == [(5, "a begins"), (6, "a ends")]
+
+
+def test_a_saga_in_an_anyio_task_group_that_fails_is_undone(log: Log) -> None:
+    async def trip() -> None:
+        async with Saga() as saga:
+            saga.add(log.undo, "a")
+            await anyio.sleep(60)
+
+    async def block() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(trip)
+            await anyio.sleep(5)
+            raise NO_SEAT
+
+    error = run(block)
+    assert isinstance(error, ExceptionGroup)
+    assert error.exceptions == (NO_SEAT,)
     assert log == [(5, "a begins"), (6, "a ends")]
 
 
