@@ -55,6 +55,7 @@ from durable.hub import TaskHub
 from durable.registry import Registry
 from durable.saga import CompensationError, Saga
 from durable.settings import Settings
+from durable.transactions import TransactionsNotSupportedError
 
 __all__ = [
     "Activity",
@@ -108,6 +109,7 @@ __all__ = [
     "StuckOrchestrationError",
     "SubOrchestrationFailedError",
     "TaskHub",
+    "TransactionsNotSupportedError",
     "UnknownCredentialError",
     "UnknownFunctionError",
     "UnsupportedHistoryError",

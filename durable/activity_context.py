@@ -24,6 +24,7 @@ class ActivityContext:
     An activity runs at least once. ``idempotency_key`` is the same for every attempt of a call, those of a retry
     policy too, and of no other call; hand it to the systems you change. ``attempt`` counts from 1: attempts of the
     policy, and deliveries after a worker died. ``heartbeat_details`` is what an earlier attempt last reported.
+    ``session`` is the MongoDB client session of a transactional activity, in whose transaction it is to write.
     """
 
     instance_id: str
@@ -34,6 +35,7 @@ class ActivityContext:
     first_task_id: int = 0
     heartbeat_details: Any = None
     report: Callable[[Any], None] | None = None
+    session: Any = None
 
     @property
     def idempotency_key(self) -> str:

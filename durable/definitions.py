@@ -40,6 +40,7 @@ class Activity(Generic[P, R]):
         timeout: timedelta | None = None,
         heartbeat_timeout: timedelta | None = None,
         retry: RetryPolicy | None = None,
+        transactional: bool = False,
     ) -> None:
         _refuse_generators(fn, "activity")
         self.fn = fn
@@ -48,6 +49,11 @@ class Activity(Generic[P, R]):
         self.heartbeat_timeout: int | None = _microseconds(heartbeat_timeout, "heartbeat_timeout", self.name)
         self.retry: RetryPolicy | None = retry
         self.is_async: bool = inspect.iscoroutinefunction(fn)
+        self.transactional: bool = transactional
+        if transactional and not self.is_async:
+            raise RegistrationError(
+                f"transactional activity {self.name!r} must be an `async def`: its session is asynchronous"
+            )
         self.codec: CallCodec = CallCodec(fn, f"activity {self.name!r}")
         self.__doc__ = fn.__doc__
         self.__wrapped__ = fn

@@ -8,10 +8,10 @@ instance removes it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from durable.backend import Backend, BackendError, Checkpoint, Commit, InstanceRecord
 from durable.core import events as ev
@@ -42,6 +42,14 @@ _RECORD_FIELDS = ("input", "output", "custom_status")
 T = TypeVar("T", HistoryEvent, InstanceRecord)
 
 
+class PayloadStore(Protocol):
+    """Where large values go: a backend, or a transaction that a store has joined."""
+
+    async def put_payloads(self, instance_id: str, payloads: Mapping[str, bytes]) -> None:
+        """See :meth:`durable.backend.Backend.put_payloads`."""
+        ...
+
+
 class MissingPayloadError(BackendError):
     """History names a large value that the store does not have: the store was damaged or changed by hand."""
 
@@ -62,7 +70,7 @@ async def store_large(backend: Backend, commit: Commit) -> Commit:
     return commit
 
 
-async def store_large_input(backend: Backend, record: InstanceRecord) -> InstanceRecord:
+async def store_large_input(backend: PayloadStore, record: InstanceRecord) -> InstanceRecord:
     """``record`` with a large input put into ``backend`` and replaced by its reference."""
     large: dict[str, bytes] = {}
     shrunk = _shrunk(record, "input", large)

@@ -60,6 +60,7 @@ class Registry:
         timeout: timedelta | None = None,
         heartbeat_timeout: timedelta | None = None,
         retry: RetryPolicy | None = None,
+        transactional: bool = False,
     ) -> ActivityDecorator: ...
     def activity(
         self,
@@ -69,15 +70,18 @@ class Registry:
         timeout: timedelta | None = None,
         heartbeat_timeout: timedelta | None = None,
         retry: RetryPolicy | None = None,
+        transactional: bool = False,
     ) -> Any:
         """Register an activity: ``async def``, or ``def`` (which runs in a thread).
 
-        ``name`` defaults to the function's; the others are the defaults of :meth:`Activity.options`. Raises
-        RegistrationError for a generator, a bad name, or a name that is taken.
+        ``name`` defaults to the function's. A ``transactional`` one gets ``ActivityContext.current().session``: what it
+        writes to MongoDB with that session and its completion are committed together, exactly once. Others are the
+        defaults of :meth:`Activity.options`. Raises RegistrationError for a generator, a bad name, or a name that
+        is taken.
         """
 
         def register(fn: Callable[..., Any]) -> Activity[Any, Any]:
-            definition: Activity[Any, Any] = Activity(fn, name, timeout, heartbeat_timeout, retry)
+            definition: Activity[Any, Any] = Activity(fn, name, timeout, heartbeat_timeout, retry, transactional)
             _add(self.activities, definition, "activity")
             return definition
 

@@ -7,8 +7,8 @@ checkpoint's document; there are no multi-document transactions.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from typing import Self
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Any, Self, TypeVar
 
 from durable.backend import (
     Annotation,
@@ -26,7 +26,7 @@ from durable.backend import (
     WorkerInfo,
 )
 from durable.core.ids import check_hub_name, checkpoint_id
-from durable_mongodb import _leases, _payloads, _queries, _settling
+from durable_mongodb import _leases, _payloads, _queries, _settling, _transactions
 from durable_mongodb._documents import (
     TERMINAL,
     message_from_document,
@@ -38,7 +38,10 @@ from durable_mongodb._driver import Connection, Document, UpdateOne, client_clas
 from durable_mongodb._history import insert_checkpoints, read_checkpoints, stored_tokens
 from durable_mongodb._hub import Hub
 from durable_mongodb._indexes import BY_ID, HISTORY_ORDER, INBOX_CONSUMED, INBOX_INSTANCE, IS_WAITING, PAYLOADS_KEY
+from durable_mongodb._transactions import Joined
 from durable_mongodb._url import MongoUrl, parse_url
+
+R = TypeVar("R")
 
 
 class MongoBackend:
@@ -229,6 +232,18 @@ class MongoBackend:
         """See :meth:`durable.backend.Backend.remove_worker`."""
         hub = self._open_hub()
         await _leases.remove_worker(hub.workers, hub.partitions, worker_id)
+
+    # --- transactions
+
+    async def join(self, session: Any) -> Joined:
+        """See :meth:`durable.transactions.TransactionalBackend.join`. The transaction's write concern is the user's:
+        with ``j=True`` what it started survives a crash of the server.
+        """
+        return await _transactions.join(self._open_hub().connection, self._name, session)
+
+    async def in_transaction(self, work: Callable[[Any, Joined], Awaitable[R]]) -> R:
+        """See :meth:`durable.transactions.TransactionalBackend.in_transaction`."""
+        return await _transactions.in_transaction(self._open_hub().connection, self._name, work)
 
     # --- large values and upkeep
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from typing import Any, TypeAlias, cast
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, TypeAlias, TypeVar, cast
 
 import bson
 from bson.int64 import Int64
@@ -22,8 +22,11 @@ from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
 from durable.backend import BackendClosed, BackendError
+from durable.transactions import TransactionsNotSupportedError
 from durable_mongodb._errors import translated
 from durable_mongodb._url import Driver, MongoUrl
+
+R = TypeVar("R")
 
 Document: TypeAlias = dict[str, Any]
 Sort: TypeAlias = Sequence[tuple[str, int]]
@@ -204,6 +207,7 @@ class Connection:
         self._idle.set()
         self._closed = False
         self._replicated = False
+        self.database_name: str = url.database
 
     async def connect(self) -> None:
         """Meet the server. Raises BackendUnavailable when there is none."""
@@ -223,16 +227,40 @@ class Connection:
             raw = await _settled(self._database.watch(list(stages), max_await_time_ms=_STREAM_AWAIT_MS))
             return ChangeStream(raw)
 
+    def check_transactions(self) -> None:
+        """Raises TransactionsNotSupportedError for a standalone server, which has none."""
+        if not self._replicated:
+            raise TransactionsNotSupportedError("this MongoDB server has no transactions: it is not in a replica set")
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Any]:
+        """A new client session; :meth:`close` waits for its end. Errors come as the driver raises them."""
+        with self._used():
+            async with await _settled(self._client.start_session()) as session:
+                yield session
+
+    @staticmethod
+    async def with_transaction(session: Any, work: Callable[[Any], Awaitable[R]]) -> R:
+        """Run ``work`` in a durable transaction of ``session``, again as often as the server asks for it."""
+        done: R = await session.with_transaction(
+            work, read_concern=ReadConcern("snapshot"), write_concern=_DURABLE, read_preference=ReadPreference.PRIMARY
+        )
+        return done
+
     @asynccontextmanager
     async def operation(self) -> AsyncIterator[None]:
         """One use of the client; :meth:`close` waits for it. Raises BackendClosed after :meth:`close`."""
+        with self._used(), translated():
+            yield
+
+    @contextmanager
+    def _used(self) -> Iterator[None]:
         if self._closed:
             raise BackendClosed("the MongoDB backend is closed")
         self._running += 1
         self._idle.clear()
         try:
-            with translated():
-                yield
+            yield
         finally:
             self._running -= 1
             if not self._running:

@@ -13,7 +13,7 @@ from durable_mongodb._indexes import PAYLOADS_KEY
 
 async def put(payloads: _driver.Collection, instance_id: str, values: Mapping[str, bytes]) -> None:
     """See :meth:`durable.backend.Backend.put_payloads`."""
-    await payloads.insert([piece for key, value in values.items() for piece in _pieces(instance_id, key, value)])
+    await payloads.insert([piece for key, value in values.items() for piece in pieces(instance_id, key, value)])
 
 
 async def get(payloads: _driver.Collection, instance_id: str, keys: Collection[str]) -> dict[str, bytes]:
@@ -29,7 +29,8 @@ async def get(payloads: _driver.Collection, instance_id: str, keys: Collection[s
     }
 
 
-def _pieces(instance_id: str, key: str, value: bytes) -> Iterator[Document]:
+def pieces(instance_id: str, key: str, value: bytes) -> Iterator[Document]:
+    """The documents of one value."""
     starts = range(0, len(value), MAX_DOCUMENT) or range(1)
     for number, start in enumerate(starts):
         yield {

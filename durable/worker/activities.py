@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context, copy_context
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -21,6 +21,7 @@ from durable.core.errors import ActivityTimeoutError, FailureDetails, PoisonActi
 from durable.core.events import TaskCompleted, TaskDeferred, TaskFailed, TaskScheduled
 from durable.definitions import Activity
 from durable.payloads import decode, encode
+from durable.worker.transactional import Transactions
 
 Outcome: TypeAlias = TaskCompleted | TaskFailed | TaskDeferred
 Deliver: TypeAlias = Callable[["Attempt", Outcome], None]
@@ -59,6 +60,7 @@ class ActivityRunner:
         clock: Clock,
         deliver: Deliver,
         report: Report,
+        transactions: Transactions,
         *,
         limit: int,
         threads: int,
@@ -68,6 +70,7 @@ class ActivityRunner:
         self._clock = clock
         self._deliver = deliver
         self._report = report
+        self._transactions = transactions
         self._limit = limit
         self._max_deliveries = max_deliveries
         self._queue: deque[Attempt] = deque()
@@ -155,7 +158,11 @@ class ActivityRunner:
                 )
             definition, scheduled = attempt.definition, attempt.scheduled
             args, kwargs = definition.codec.decode_arguments(scheduled.input)
-            self._context_of(attempt).enter()
+            context = self._context_of(attempt)
+            context.enter()
+            if definition.transactional:
+                await self._transact(attempt, context, args, kwargs)
+                return None
             if definition.is_async and scheduled.timeout is None and scheduled.heartbeat_timeout is None:
                 result = await definition.fn(*args, **kwargs)  # the usual case, without coroutines around it
             else:
@@ -170,6 +177,23 @@ class ActivityRunner:
         except (Exception, SystemExit) as error:
             return self._failed(attempt, error)
         return TaskCompleted(self._clock(), task_id, payload, attempt.number, attempt.started_at, self._worker_id)
+
+    async def _transact(
+        self, attempt: Attempt, context: ActivityContext, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        """Have the attempt's outcome committed with what it writes; the store tells of it then."""
+        scheduled = attempt.scheduled
+
+        async def work(session: Any) -> TaskCompleted:
+            replace(context, session=session).enter()
+            payload = encode(
+                await self._call(attempt, args, kwargs), f"the result of transactional activity {scheduled.name!r}"
+            )
+            return TaskCompleted(
+                self._clock(), scheduled.task_id, payload, attempt.number, attempt.started_at, self._worker_id
+            )
+
+        await self._transactions.run(attempt.instance_id, attempt.execution_id, scheduled, work)
 
     def _failed(self, attempt: Attempt, error: BaseException) -> TaskFailed:
         details = FailureDetails.of(error)

@@ -155,6 +155,8 @@ class Loader:
                     _discard(loaded.instance)
                     raise
                 if is_up_to_date:
+                    answered = _answered_from_outside(loaded.instance)
+                    loaded.outstanding = [each for each in loaded.outstanding if each[0].task_id not in answered]
                     return loaded
                 _discard(loaded.instance)
             # Its record did not show yet that it has ended or continued as new, or another owner writes: look again.
@@ -360,6 +362,13 @@ def _taken_in(checkpoint: Checkpoint) -> tuple[str, ...]:
     """Ids of the messages that a turn took in."""
     ids = (getattr(event, "message_id", None) for event in checkpoint.events)
     return tuple(message_id for message_id in ids if message_id is not None)
+
+
+def _answered_from_outside(instance: LiveInstance) -> set[int]:
+    """The activities whose outcome waits as a message: they were completed by token, or in a transaction."""
+    messages = (item for item in instance.mailbox if type(item) is Message)
+    own = (message.event for message in messages if message.execution_id == instance.record.execution_id)
+    return {event.task_id for event in own if isinstance(event, TaskCompleted | TaskFailed)}
 
 
 def _discard(instance: LiveInstance) -> None:

@@ -36,6 +36,7 @@ from durable.worker.patience import Patience
 from durable.worker.recovery import Recovery
 from durable.worker.scanning import Scanner
 from durable.worker.timers import WakeUps
+from durable.worker.transactional import Transactions
 from durable.worker.watchdog import Watchdog
 
 _log = logging.getLogger("durable.worker")
@@ -67,16 +68,20 @@ class Worker:
         self._partitions = Partitions(
             backend, clock, settings.lease_time, gained=self._gained, lost=self._lost, hand_over=self._give_up
         )
+        self._patience = Patience()
+        self._transactions = Transactions(
+            backend, partition_count, self._patience, lambda message: self._delivery.post(message), self.read_inbox
+        )
         self._activities = ActivityRunner(
             self._partitions.info.worker_id,
             clock,
             self._activity_ended,
             lambda instance_id, task_id, details: self._heartbeats.report(instance_id, task_id, details),
+            self._transactions,
             limit=settings.max_activities,
             threads=settings.activity_threads,
             max_deliveries=settings.max_deliveries,
         )
-        self._patience = Patience()
         self._connect_parts()
 
     def _connect_parts(self) -> None:
@@ -137,8 +142,13 @@ class Worker:
     # --- lifecycle -----------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Take the first partitions and begin to work. Raises RegistrationError for unusable annotations."""
+        """Take the first partitions and begin to work.
+
+        Raises RegistrationError for unusable annotations, TransactionsNotSupportedError for transactional activities
+        on a store without transactions.
+        """
         self._registry.prepare()
+        self._transactions.check(self._registry.activities.values())
         anyio_order.install()
         self._watchdog.start()
         self._collector.raise_it()
