@@ -25,9 +25,7 @@ def main() -> None:
     parser.add_argument("--url", help="mongodb://host:port or memory://; default: SQLite files in a temporary folder")
     parser.add_argument("--runs", type=int, default=3, help="runs per workload; the medians are shown (default 3)")
     parser.add_argument("--quick", action="store_true", help="small sizes")
-    parser.add_argument(
-        "--only", default="", help="only workloads whose name starts so: W1, W1-latency, W2, W6, memory"
-    )
+    parser.add_argument("--only", default="", help="only these workloads: W1, W1-latency, W2, ... W10, memory")
     parser.add_argument("--json", action="store_true", help="JSON lines instead of a table")
     options = parser.parse_args()
     store = Store(options.url)

@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import TypeAlias
 
+from benchmarks import patterns as p
 from benchmarks import workloads as w
 from benchmarks.measuring import Result
 from benchmarks.stores import Store
@@ -17,7 +18,7 @@ Workload: TypeAlias = Callable[[], Awaitable[Result]]
 
 
 def plan(store: Store, quick: bool, only: str) -> list[tuple[str, Workload]]:
-    """The workloads whose name starts with ``only``, sized for the store."""
+    """The workloads named ``only``, or ``only`` and a dash and more, or all; sized for the store."""
     slow_store = store.name == "mongodb"
     small = quick or slow_store
     found: list[tuple[str, Workload]] = [
@@ -25,12 +26,18 @@ def plan(store: Store, quick: bool, only: str) -> list[tuple[str, Workload]]:
         ("W1-throughput", lambda: w.w1_throughput(store, 400 if small else 5000)),
         ("W2", lambda: w.w2_fan_out(store)),
         ("W3", lambda: w.w3_sequence(store, 200 if small else 1000)),
+        ("W4", lambda: p.w4_children(store, 20 if slow_store else 100)),
+        ("W5", lambda: p.w5_event(store, 50 if small else 300)),
         ("W6-small", lambda: w.w6_cold_replay(store, 200 if small else 1000)),
+        ("W7", lambda: p.w7_sleepers(store, 500 if small else 10_000)),
+        ("W8-one", lambda: p.w8_signals(store, 200 if small else 1000, 1)),
+        ("W8-many", lambda: p.w8_signals(store, 200 if small else 1000, 100)),
+        ("W10", lambda: p.w10_eternal(store, 100 if small else 10_000)),
     ]
     if not small:
         found.append(("W6-large", lambda: w.w6_cold_replay(store, 10_000)))
         found.append(("memory", lambda: w.idle_memory(store, 20_000)))
-    return [(name, workload) for name, workload in found if name.startswith(only)]
+    return [(name, run) for name, run in found if not only or name == only or name.startswith(f"{only}-")]
 
 
 def in_a_process(name: str, url: str | None, quick: bool) -> Result:
