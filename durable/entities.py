@@ -38,6 +38,13 @@ class Operation:
         return self.codec.decode_result(payload)
 
 
+def _make_dataclass(cls: type[Any]) -> None:
+    try:
+        dataclass(cls)
+    except (TypeError, ValueError) as error:
+        raise RegistrationError(f"entity class {cls.__qualname__} ({cls.__module__}): {error}") from None
+
+
 class Entity:
     """A registered entity class. Its state is its fields; a new one is made by calling it without arguments."""
 
@@ -51,7 +58,7 @@ class Entity:
                 f"entity class {cls.__qualname__} ({cls.__module__}): {error}; pass name="
             ) from None
         if not (is_dataclass(cls) or issubclass(cls, BaseModel)):
-            dataclass(cls)
+            _make_dataclass(cls)
         self.cls = cls
         self.operations: dict[str, Operation] = {fn.__name__: Operation(self.name, fn) for fn in _methods(cls)}
         self._check_constructible()
