@@ -40,6 +40,7 @@ from durable.definitions import Activity, Orchestrator, ParentClose
 from durable.entity_client import EntityState
 from durable.entity_context import EntityContext
 from durable.handle import InstanceHandle, InstanceStatus
+from durable.health import HubHealth, WorkerStatus
 from durable.httpcall.activity import HttpCaller
 from durable.httpcall.credentials import AzureTokenSource
 from durable.httpcall.errors import (
@@ -80,6 +81,7 @@ __all__ = [
     "HttpRedirectError",
     "HttpResponse",
     "HttpResponseError",
+    "HubHealth",
     "InstanceExistsError",
     "InstanceFinishedError",
     "InstanceHandle",
@@ -116,4 +118,5 @@ __all__ = [
     "VersionFailure",
     "VersionMatch",
     "VersionMismatchError",
+    "WorkerStatus",
 ]

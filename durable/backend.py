@@ -359,10 +359,11 @@ class Backend(Protocol):
     # --- workers and leases
 
     async def heartbeat(self, worker: WorkerInfo, now: int, ttl: int) -> Topology:
-        """Record that ``worker`` lives until ``now + ttl``, extend its leases to then; return the topology at ``now``.
+        """Note that ``worker`` lives until ``now + ttl``, and its leases, expired or not; return :meth:`topology`."""
+        ...
 
-        An extended lease is one that ``worker`` still owns, expired or not.
-        """
+    async def topology(self, now: int) -> Topology:
+        """The workers that live at ``now`` and the leases of all partitions. Changes nothing."""
         ...
 
     async def acquire_partitions(

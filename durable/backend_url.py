@@ -22,6 +22,20 @@ def create_backend(url: str, hub: str) -> Backend:
         ValueError: no backend serves that scheme; the message lists those installed.
         ModuleNotFoundError: the backend's driver is not installed; the message names the extra.
     """
+    return _find_factory(url)(url, hub)
+
+
+async def list_hubs(url: str) -> list[str] | None:
+    """The names of the task hubs in the store at ``url``, sorted; None when its backend cannot tell.
+
+    Creates nothing. It asks the ``list_hubs(url)`` of the backend's class, a class method that a backend may have.
+    Raises as :func:`create_backend`, and BackendUnavailable.
+    """
+    lister = getattr(getattr(_find_factory(url), "__self__", None), "list_hubs", None)
+    return None if lister is None else sorted(await lister(url))
+
+
+def _find_factory(url: str) -> BackendFactory:
     scheme = urlsplit(url).scheme
     found = {point.name: point for point in entry_points(group="durable.backends")}
     if scheme not in found:
@@ -29,4 +43,4 @@ def create_backend(url: str, hub: str) -> Backend:
             f"no backend for the URL {url!r}: scheme {scheme!r} is not one of {', '.join(sorted(found)) or 'none'}"
         )
     factory: BackendFactory = found[scheme].load()
-    return factory(url, hub)
+    return factory

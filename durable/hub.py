@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -20,11 +21,14 @@ from durable.core.ids import EntityId, check_hub_name
 from durable.core.state import RuntimeStatus
 from durable.definitions import Orchestrator
 from durable.entity_client import CALL, EntityClient, EntityState, call_entity
+from durable.environment import hub_location
 from durable.handle import InstanceHandle, InstanceStatus, status_of
+from durable.health import HubHealth, WorkerStatus, check_health, list_workers
 from durable.httpcall.activity import HttpCaller
 from durable.httpcall.values import ACTIVITY_NAME
 from durable.payloads import decode, encode
 from durable.registry import Registry
+from durable.serving import stop_signals, wait_until
 from durable.settings import Settings
 from durable.waiting import Waiters
 from durable.worker.worker import Worker
@@ -39,17 +43,19 @@ class TaskHub(Registry):
     """A named set of instances in one store, and the definitions this process knows.
 
     ``url`` chooses the store: ``sqlite:///file.db``, ``mongodb://host/database``, ``memory://`` (or a
-    backend object). ``name`` keeps several hubs in one store apart. ``http`` makes the calls of ``ctx.call_http``:
-    give one that knows your token sources, or that refuses what must not be called.
+    backend object). ``name`` keeps several hubs in one store apart. Without them the environment says (``DURABLE_URL``,
+    ``DURABLE_HUB``), or it is the hub ``default`` in the file durable.db of the current directory; ``settings`` come
+    from the environment, too (:meth:`Settings.from_env`). ``http`` makes the calls of ``ctx.call_http``: give one that
+    knows your token sources, or that refuses what must not be called.
 
     ``async with hub:`` connects a client; ``async with hub.worker():`` also runs instances here.
     """
 
     def __init__(
         self,
-        url: str | Backend,
+        url: str | Backend | None = None,
         *,
-        name: str = "default",
+        name: str | None = None,
         settings: Settings | None = None,
         clock: Clock = system_clock,
         http: HttpCaller | None = None,
@@ -58,9 +64,10 @@ class TaskHub(Registry):
         self._http = http or HttpCaller()
         self.activity(name=ACTIVITY_NAME)(self._http.call)
         self.orchestrator(name=CALL)(call_entity)
+        location, name = hub_location(url if isinstance(url, str) else None, name, os.environ)
         self.name: str = check_hub_name(name)
-        self.settings: Settings = settings or Settings()
-        self._url = url
+        self.settings: Settings = settings or Settings.from_env()
+        self._url: str | Backend = location if url is None or isinstance(url, str) else url
         self._clock = clock
         self._users = 0
         self._opening = asyncio.Lock()
@@ -111,6 +118,30 @@ class TaskHub(Registry):
                 finally:
                     self._worker = None
                     await self._http.close()
+
+    async def run_worker(self, **settings: Any) -> None:
+        """Run a worker until SIGTERM or SIGINT comes, then stop gracefully, for at most ``drain_time`` seconds.
+
+        A second signal stops it at once and raises :class:`durable.serving.Stopped`. For programs that are a worker
+        and nothing else; it has to run in the main thread. Raises as :meth:`worker`, and what a worker fails with.
+        """
+        async with stop_signals() as stopped, self.worker(**settings):
+            assert self._worker is not None
+            _log.info("worker %s runs hub %r", self._worker.worker_id, self.name)
+            await wait_until(stopped, lambda: self._worker is None or self._worker.failure is not None)
+        _log.info("the worker of hub %r has stopped", self.name)
+
+    @asynccontextmanager
+    async def lifespan(self, app: object) -> AsyncIterator[None]:
+        """A worker and a client for as long as an ASGI application runs: ``FastAPI(lifespan=hub.lifespan)``."""
+        async with self.worker():
+            yield
+
+    @asynccontextmanager
+    async def client_lifespan(self, app: object) -> AsyncIterator[None]:
+        """A client alone for as long as an ASGI application runs; workers run elsewhere."""
+        async with self:
+            yield
 
     async def _open(self) -> None:
         backend = create_backend(self._url, self.name) if isinstance(self._url, str) else self._url
@@ -329,6 +360,18 @@ class TaskHub(Registry):
 
     def _entities(self) -> EntityClient:
         return EntityClient(self._connected(), self)
+
+    # --- looking at the hub --------------------------------------------------------------------
+
+    async def health(self) -> HubHealth:
+        """How the hub stands here: asks the store, for two seconds at most, and the worker. Never raises for it."""
+        return await check_health(self.name, self._backend, self._worker, self._clock)
+
+    async def workers(self) -> list[WorkerStatus]:
+        """The workers of this hub in all processes, by id. Raises DurableError, BackendUnavailable."""
+        self._connected()
+        assert self._backend is not None
+        return await list_workers(self._backend, self._clock)
 
     @property
     def healthy(self) -> bool:

@@ -11,6 +11,7 @@ import sysconfig
 import tarfile
 import venv
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -103,12 +104,17 @@ def test_the_metadata_names_license_extras_and_entry_points(wheel: Path) -> None
     points = configparser.ConfigParser(delimiters="=")
     points.read_string(archive.read(files["entry_points.txt"]).decode())
     assert set(points["durable.backends"]) == {"memory", "mongodb", "sqlite"}
+    assert dict(points["console_scripts"]) == {"durable": "durable.cli:main"}
 
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_the_installed_package_is_the_wheels(installed: Path, package: str, tmp_path: Path) -> None:
     location = Path(run(installed, "-c", f"import {package}; print({package}.__file__)", cwd=tmp_path).strip())
     assert location.is_relative_to(installed.parent.parent)
+
+
+def test_the_installed_command_runs(installed: Path, tmp_path: Path) -> None:
+    assert run(installed.with_name("durable"), "--version", cwd=tmp_path).strip() == version("durable-orchestrations")
 
 
 def test_the_installed_backend_opens_a_store(installed: Path, tmp_path: Path) -> None:

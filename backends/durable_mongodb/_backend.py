@@ -70,6 +70,16 @@ class MongoBackend:
         client_class(parsed.driver)
         return cls(parsed, hub)
 
+    @classmethod
+    async def list_hubs(cls, url: str) -> list[str]:
+        """The task hubs in the database at ``url``. Raises as :meth:`from_url` and :meth:`open`."""
+        connection = Connection(parse_url(url))
+        try:
+            names = await connection.collection_names()
+        finally:
+            await connection.close()
+        return [name.removesuffix(".partitions") for name in names if name.endswith(".partitions")]
+
     async def open(self, partition_count: int) -> int:
         """See :meth:`durable.backend.Backend.open`."""
         if self._hub is not None:
@@ -217,6 +227,11 @@ class MongoBackend:
         """See :meth:`durable.backend.Backend.heartbeat`."""
         hub = self._open_hub()
         return await _leases.heartbeat(hub.workers, hub.partitions, worker, now, ttl)
+
+    async def topology(self, now: int) -> Topology:
+        """See :meth:`durable.backend.Backend.topology`."""
+        hub = self._open_hub()
+        return await _leases.topology(hub.workers, hub.partitions, now)
 
     async def acquire_partitions(
         self, worker_id: str, partitions: Collection[int], now: int, ttl: int, *, dead: Collection[str] = ()

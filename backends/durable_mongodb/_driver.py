@@ -215,6 +215,12 @@ class Connection:
             hello: Document = await self._client.admin.command("hello")
             self._replicated = "setName" in hello or hello.get("msg") == "isdbgrid"
 
+    async def collection_names(self) -> list[str]:
+        """The names of the database's collections."""
+        async with self.operation():
+            names: list[str] = await self._database.list_collection_names()
+            return names
+
     def collection(self, name: str) -> Collection:
         """The collection of that name; call after :meth:`connect`."""
         raw = self._database[name]

@@ -24,6 +24,11 @@ async def heartbeat(
     document = worker_to_document(worker, now + ttl)
     await workers.update({"_id": worker.worker_id}, {"$set": document}, upsert=True)
     await partitions.update({"owner": {"$eq": worker.worker_id}}, {"$set": {"expires_at": now + ttl}})
+    return await topology(workers, partitions, now)
+
+
+async def topology(workers: _driver.Collection, partitions: _driver.Collection, now: int) -> Topology:
+    """See :meth:`durable.backend.Backend.topology`."""
     alive = await workers.find({"expires_at": {"$gt": now}}, sort=[("_id", 1)])
     leases = [plain(lease) for lease in await partitions.find({}, sort=[("_id", 1)])]
     return Topology(

@@ -6,6 +6,7 @@ transactions, reads through a connection of their own, so that they do not wait 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,7 +31,7 @@ from durable_sqlite._commits import CommitRows, CommitStatements
 from durable_sqlite._instances import InstanceStatements
 from durable_sqlite._leases import LeaseStatements
 from durable_sqlite._rows import message_to_row, record_to_row
-from durable_sqlite._schema import check_table_prefix, connect_reader, connect_writer, prepare_hub
+from durable_sqlite._schema import check_table_prefix, connect_reader, connect_writer, list_hubs, prepare_hub
 from durable_sqlite._threads import ConnectionThread
 from durable_sqlite._url import Location, parse_url
 from durable_sqlite._wakeups import WakeupStatements
@@ -68,6 +69,12 @@ class SqliteBackend:
         other URL or a bad hub name.
         """
         return cls(parse_url(url), hub)
+
+    @classmethod
+    async def list_hubs(cls, url: str) -> list[str]:
+        """The task hubs in the file at ``url``; none when there is no file; it makes none. Raises as :meth:`open`."""
+        location = parse_url(url)
+        return await asyncio.to_thread(list_hubs, location)
 
     async def open(self, partition_count: int) -> int:
         """See :meth:`durable.backend.Backend.open`. Raises BackendError for a file that it cannot use."""
@@ -183,6 +190,10 @@ class SqliteBackend:
     async def heartbeat(self, worker: WorkerInfo, now: int, ttl: int) -> Topology:
         """See :meth:`durable.backend.Backend.heartbeat`."""
         return await self._writer.write(lambda connection: self._leases.heartbeat(connection, worker, now, ttl))
+
+    async def topology(self, now: int) -> Topology:
+        """See :meth:`durable.backend.Backend.topology`."""
+        return await self._reader.run(lambda connection: self._leases.topology(connection, now))
 
     async def acquire_partitions(
         self, worker_id: str, partitions: Collection[int], now: int, ttl: int, *, dead: Collection[str] = ()

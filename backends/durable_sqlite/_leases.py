@@ -10,7 +10,7 @@ from durable_sqlite._rows import number_list, placeholders
 
 
 class LeaseStatements:
-    """Heartbeats and leases of one hub, each to be run in a write transaction."""
+    """Heartbeats and leases of one hub; what writes is to be run in a write transaction."""
 
     def __init__(self, hub: str) -> None:
         self._beat = f"INSERT OR REPLACE INTO {hub}_workers VALUES ({placeholders(6)})"
@@ -36,6 +36,10 @@ class LeaseStatements:
         row = (worker.worker_id, worker.host, worker.pid, worker.process_started, worker.started_at, now + ttl)
         connection.execute(self._beat, row)
         connection.execute(self._extend, (now + ttl, worker.worker_id))
+        return self.topology(connection, now)
+
+    def topology(self, connection: sqlite3.Connection, now: int) -> Topology:
+        """See ``topology`` of the port. One that only reads."""
         workers = connection.execute(self._workers, (now,)).fetchall()
         leases = connection.execute(self._leases).fetchall()
         return Topology(tuple(WorkerInfo(*row) for row in workers), tuple(PartitionLease(*row) for row in leases))

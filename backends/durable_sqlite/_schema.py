@@ -12,8 +12,10 @@ several hubs share a file.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
+from contextlib import closing
 
 from durable.backend import BackendError
 from durable.core.ids import check_hub_name
@@ -189,3 +191,17 @@ def _check_meta(hub: str, meta: dict[str, object]) -> int:
             f"task hub {hub!r} has the partition count {partitions!r} in {hub}_meta; it must be a number"
         )
     return partitions
+
+
+def list_hubs(location: Location) -> list[str]:
+    """The names of the hubs in a file, none when there is no file. Raises BackendError for one that it cannot use."""
+    if not os.path.exists(location.path):
+        return []
+    try:
+        with closing(connect_reader(location)) as connection:
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    except sqlite3.Error as error:
+        if (unavailable := translated(error)) is not error:
+            raise unavailable from error
+        raise BackendError(f"{location.path} cannot be read as a SQLite database: {error}") from error
+    return [name.removesuffix("_meta") for name in tables if f"{name.removesuffix('_meta')}_instances" in tables]

@@ -276,6 +276,9 @@ class FaultyBackend:
     async def heartbeat(self, worker: WorkerInfo, now: int, ttl: int) -> Topology:
         return await self._run("heartbeat", lambda: self.inner.heartbeat(worker, now, ttl))
 
+    async def topology(self, now: int) -> Topology:
+        return await self._run("topology", lambda: self.inner.topology(now))
+
     async def acquire_partitions(
         self, worker_id: str, partitions: Collection[int], now: int, ttl: int, *, dead: Collection[str] = ()
     ) -> Collection[int]:

@@ -256,6 +256,11 @@ class MemoryBackend:
         for lease in list(store.leases.values()):
             if lease.owner == worker.worker_id:
                 store.leases[lease.partition] = replace(lease, expires_at=now + ttl)
+        return await self.topology(now)
+
+    async def topology(self, now: int) -> Topology:
+        """See :meth:`durable.backend.Backend.topology`."""
+        store = self._open_store()
         alive = tuple(info for info, expires_at in store.workers.values() if expires_at > now)
         return Topology(alive, tuple(self._lease(partition) for partition in range(store.partition_count)))
 

@@ -108,7 +108,7 @@ async def lines_until(process: Process, beginning: str) -> list[str]:
 
 def test_every_example_is_run_here_and_listed_in_the_docs() -> None:
     examples = {path.name for path in EXAMPLES.glob("*.py")}
-    own_tests = {"demo.py", "durable_timer.py", "fan_out.py", "hello.py"}
+    own_tests = {"demo.py", "durable_timer.py", "fan_out.py", "hello.py", "order_service.py"}
     assert examples == own_tests | PATTERNS.keys()
     page = (ROOT / "docs/examples.md").read_text("utf-8")
     assert [name for name in sorted(examples) if f"(../examples/{name})" not in page] == []

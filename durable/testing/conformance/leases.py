@@ -81,6 +81,15 @@ class LeaseConformance(ConformanceFixtures):
         assert topology.workers == (new_worker("b"),)
         assert _alive(await backend.heartbeat(new_worker("a"), T0 + TTL + 2, TTL)) == {"a", "b"}
 
+    async def test_who_looks_at_the_topology_changes_nothing(self, backend: Backend, other: Backend) -> None:
+        assert (await other.topology(T0)).workers == ()
+        seen = await backend.heartbeat(new_worker("a"), T0, TTL)
+        assert await other.topology(T0 + TTL - 1) == seen
+        await backend.acquire_partitions("a", [0, 2], T0 + 1, TTL)
+        assert _held(await other.topology(T0 + 2)) == {0: ("a", T0 + 1 + TTL), 2: ("a", T0 + 1 + TTL)}
+        gone = await other.topology(T0 + TTL + 1)
+        assert (gone.workers, len(gone.leases), len(_held(gone))) == ((), PARTITIONS, 2)
+
     async def test_a_released_partition_is_free_at_once(self, backend: Backend, other: Backend) -> None:
         await backend.acquire_partitions("a", [0, 1, 2], T0, TTL)
         await other.acquire_partitions("b", [3], T0, TTL)

@@ -35,6 +35,7 @@ OPERATIONS: Mapping[str, Callable[[Backend], Awaitable[object]]] = {
     "runnable": lambda backend: backend.runnable([0], T0),
     "watch": lambda backend: _first_hint(backend),
     "heartbeat": lambda backend: backend.heartbeat(new_worker("w"), T0, SECOND),
+    "topology": lambda backend: backend.topology(T0),
     "acquire_partitions": lambda backend: backend.acquire_partitions("w", [0], T0, SECOND),
     "release_partitions": lambda backend: backend.release_partitions("w", [0]),
     "remove_worker": lambda backend: backend.remove_worker("w"),
