@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequenc
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar, overload
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, overload
 
 from durable.backend import Backend, BackendUnavailable, CommitOutcome, Hint, InstanceRecord, Message
 from durable.backend_url import create_backend
@@ -32,6 +33,9 @@ from durable.serving import stop_signals, wait_until
 from durable.settings import Settings
 from durable.waiting import Waiters
 from durable.worker.worker import Worker
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -372,6 +376,23 @@ class TaskHub(Registry):
         self._connected()
         assert self._backend is not None
         return await list_workers(self._backend, self._clock)
+
+    # --- HTTP ------------------------------------------------------------------------------------
+
+    def http_app(self, **options: Any) -> Starlette:
+        """The HTTP API of this hub, to mount in an application or to serve; docs/http_api.md has what it answers.
+
+        ``authorize`` is asked about each request (see ``durable.http.Authorizer``, ``bearer``, ``api_key``); without
+        one, only requests that came to a loopback address are served, unless ``allow_anonymous=True``. ``base_path`` is
+        where the paths begin (``/runtime/webhooks/durabletask``), ``max_body`` how many bytes a request may have
+        (10 MiB), ``cors`` the origins whose pages may use it (none), ``trust_forwarded`` whether links follow
+        ``X-Forwarded-Proto``, ``-Host`` and ``-Prefix`` (no), ``retry_after`` the seconds between two polls.
+
+        Raises ModuleNotFoundError without the extra ``http``, ValueError for options that make no sense.
+        """
+        # By name: what is above the hub is not imported by it, and needs packages that the hub does not.
+        app: Starlette = import_module("durable.http").create_app(self, **options)
+        return app
 
     @property
     def healthy(self) -> bool:
