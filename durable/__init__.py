@@ -53,7 +53,9 @@ from durable.httpcall.errors import (
 )
 from durable.httpcall.values import HttpResponse, Secret
 from durable.hub import TaskHub
+from durable.querying import InstancePage, InstanceQuery
 from durable.registry import Registry
+from durable.retaining import Retain
 from durable.saga import CompensationError, Saga
 from durable.settings import Settings
 from durable.transactions import TransactionsNotSupportedError
@@ -87,6 +89,8 @@ __all__ = [
     "InstanceHandle",
     "InstanceNotFailedError",
     "InstanceNotFoundError",
+    "InstancePage",
+    "InstanceQuery",
     "InstanceStatus",
     "LockingRulesViolationError",
     "NonDeterminismError",
@@ -102,6 +106,7 @@ __all__ = [
     "PoisonActivityError",
     "RegistrationError",
     "Registry",
+    "Retain",
     "RetryPolicy",
     "RetryableError",
     "RuntimeStatus",

@@ -22,12 +22,12 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from enum import Enum
 from typing import Protocol
 
+from durable.backend_queries import Grouping as Grouping
+from durable.backend_queries import Query as Query
 from durable.core.errors import DurableError, FailureDetails
 from durable.core.events import HistoryEvent, ParentInstance
 from durable.core.state import RuntimeStatus
 from durable.core.values import value
-
-# --- errors ----------------------------------------------------------------------------
 
 
 class BackendError(DurableError):
@@ -40,9 +40,6 @@ class BackendUnavailable(BackendError):  # noqa: N818 - a state of the store, na
 
 class BackendClosed(BackendError):  # noqa: N818
     """The backend was used before ``open`` or after ``close``."""
-
-
-# --- values ----------------------------------------------------------------------------
 
 
 @value
@@ -72,7 +69,8 @@ class InstanceRecord:
     ``due_at`` is when the partition's owner has something to do: 0 = now (it has outstanding
     activities), a time = then (start or timer), None = nothing before a message arrives.
     ``problem`` says why an instance that should move does not. ``heartbeats`` holds what outstanding
-    activities last reported, by task id (as text).
+    activities last reported, by task id (as text). ``purge_at`` is when an ended instance may be purged (None: never),
+    ``hold`` why it may not; only :meth:`Backend.set_hold` changes that.
     """
 
     instance_id: str
@@ -95,6 +93,8 @@ class InstanceRecord:
     recoveries: int = 0
     parent: ParentInstance | None = None
     heartbeats: Mapping[str, str] | None = None
+    purge_at: int | None = None
+    hold: str | None = None
 
 
 @value
@@ -195,24 +195,6 @@ class Topology:
 
 
 @value
-class Query:
-    """Which records to list: all conditions must hold, an empty one always does.
-
-    Entities (their ids begin with ``@``) are listed with ``entities``, and only they are. Ordered by ``created_at``
-    then ``instance_id``, newest first. ``continuation`` is the token of the page before.
-    """
-
-    status: tuple[RuntimeStatus, ...] = ()
-    name: str | None = None
-    id_prefix: str | None = None
-    created_from: int | None = None
-    created_to: int | None = None
-    page_size: int = 100
-    continuation: str | None = None
-    entities: bool = False
-
-
-@value
 class Page:
     """One page of records; ``continuation`` is None on the last one."""
 
@@ -226,9 +208,6 @@ class Hint:
 
     instance_id: str | None
     message_id: str | None = None
-
-
-# --- the port --------------------------------------------------------------------------
 
 
 class Backend(Protocol):
@@ -279,7 +258,7 @@ class Backend(Protocol):
         For one instance in this order: (1) create its ``starts`` as :meth:`create_instances` does; where another
         start holds the id, insert ``otherwise`` as a message, (2) insert its ``messages`` where the id is new,
         (3) delete the history of its ``drops``, (4) replace its record where the stored ``rev`` is lower and the
-        record still exists (``tags``, ``created_at``, ``name``, ``partition``, ``version``, ``parent`` never change),
+        record still exists (``hold`` stays, and ``tags, created_at, name, partition, version, parent`` never change),
         (5) mark its ``consumed`` messages as tombstones. A caller that loses the connection repeats the call. A
         no-op where ``settles_on_commit``.
         """
@@ -302,7 +281,14 @@ class Backend(Protocol):
     async def query(self, query: Query) -> Page:
         """A page of records. Over all pages, each record that existed throughout and matched comes exactly once.
 
-        Raises ValueError for a ``continuation`` that is not of a page of this store.
+        Raises ValueError for a ``continuation`` that is not of a page of this store in this order.
+        """
+        ...
+
+    async def count(self, query: Query, by: Grouping) -> Mapping[str, int]:
+        """How many records match, by status or name; what has none is not there. Order and pages play no part.
+
+        Raises ValueError for any other ``by``.
         """
         ...
 
@@ -311,11 +297,23 @@ class Backend(Protocol):
         ...
 
     async def purge(self, instance_ids: Sequence[str]) -> int:
-        """Delete terminal instances whole and return how many records went (R6).
+        """Delete terminal instances that are not held, whole, and return how many records went (R6).
 
-        History, messages and payloads go first, the record last; others are left alone. A crash in between
-        leaves a terminal record that can be purged again.
+        History, messages and payloads go first, the record last; others are left alone. From the first deletion on,
+        ``get``, ``query`` and ``count`` do not show the instance, and nothing changes it; its id is free when the
+        record is gone. A crash in between leaves it to be purged again: ``expired`` names it, whatever its time.
         """
+        ...
+
+    async def set_hold(self, instance_id: str, reason: str | None) -> bool:
+        """Keep an instance from being purged, for that reason, or (None) no longer. Durable on return.
+
+        False when there is none, or a purge was first. Of a hold and a purge at once, one wins and is whole.
+        """
+        ...
+
+    async def expired(self, before: int, limit: int) -> Sequence[str]:
+        """The first ``limit`` terminal instances, by ``purge_at``, with ``purge_at <= before`` that are not held."""
         ...
 
     # --- messages

@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
 from secrets import token_hex
 from typing import Any, TypeAlias, TypeVar
 from uuid import uuid4
 
 from durable.activity_context import parse_token
-from durable.backend import Backend, BackendUnavailable, CommitOutcome, InstanceRecord, Message, Query
-from durable.clock import Clock, from_datetime
+from durable.backend import Backend, BackendUnavailable, CommitOutcome, InstanceRecord, Message, Page, Query
+from durable.backend_queries import Grouping
+from durable.clock import Clock
 from durable.core.errors import (
     InstanceExistsError,
     InstanceFinishedError,
@@ -28,9 +28,8 @@ from durable.core.events import (
     HistoryEvent,
 )
 from durable.core.ids import check_instance_id, is_entity, partition_of
-from durable.core.state import RuntimeStatus
 from durable.definitions import Orchestrator, encode_untyped
-from durable.offload import restore_checkpoints, restore_record, store_large_input
+from durable.offload import MissingPayloadError, restore_checkpoints, restore_record, store_large_input
 from durable.payloads import decode
 from durable.registry import Registry
 from durable.settings import Settings
@@ -224,6 +223,22 @@ class Client:
             raise InstanceNotFoundError(f"there is no instance {instance_id!r} in this task hub")
         return await restore_record(self._backend, found)
 
+    async def shown(self, instance_id: str) -> InstanceRecord:
+        """The record of an instance with its hold as the store has it: no turn carries that. Raises as ``record``."""
+        ahead = self._record_ahead(instance_id)
+        record = await self.record(instance_id)
+        stored = None if ahead is None else (await self._backend.get([instance_id]))[0]
+        return record if stored is None else replace(record, hold=stored.hold)
+
+    async def whole(self, record: InstanceRecord) -> InstanceRecord | None:
+        """A record that was listed, large values included; None when the instance has been purged since."""
+        try:
+            return await restore_record(self._backend, record)
+        except MissingPayloadError:
+            if (await self._backend.get([record.instance_id]))[0] is None:
+                return None
+            raise
+
     async def forget(self, instance_id: str) -> None:
         """Purge an instance that has ended as soon as the store shows that it has, for which this waits a second."""
         for _ in range(_TRIES):
@@ -249,15 +264,42 @@ class Client:
                 return events
             seq = page[-1].seq + 1
 
-    async def query(self, query: Query) -> AsyncIterator[InstanceRecord]:
-        """The records that match, large values included, page after page."""
+    async def pages(self, query: Query) -> AsyncIterator[Page]:
+        """The records that match, page after page; see :meth:`whole`."""
         while True:
             page = await self._backend.query(query)
-            for record in page.records:
-                yield await restore_record(self._backend, record)
+            yield page
             if page.continuation is None:
                 return
             query = replace(query, continuation=page.continuation)
+
+    async def count(self, query: Query, by: Grouping) -> dict[str, int]:
+        """How many records match, by status or name."""
+        return dict(await self._backend.count(query, by))
+
+    # --- many at once, and keeping them
+
+    async def tell_all(self, records: Sequence[InstanceRecord], make: Callable[[int, str], HistoryEvent]) -> None:
+        """Send the event that ``make`` makes of a time and a message id to these instances, and to no later one of the
+        same id. One that has ended or vanished meanwhile does not take it in.
+        """
+        messages = []
+        for record in records:
+            now, message_id = self._next_time(), f"{record.instance_id}/client/{uuid4().hex}"
+            event = make(now, message_id)
+            messages.append(Message(message_id, record.instance_id, record.partition, now, event, record.execution_id))
+        await self._insist(lambda: self._backend.send(messages))
+        for message in messages:
+            self._sent(message)
+
+    async def purge_all(self, instance_ids: Sequence[str]) -> int:
+        """Purge those that have ended and are not held; return how many went."""
+        return await self._insist(lambda: self._backend.purge(instance_ids))
+
+    async def set_hold(self, instance_id: str, reason: str | None) -> None:
+        """Keep an instance from being purged, or (None) no longer. Raises InstanceNotFoundError."""
+        if not await self._insist(lambda: self._backend.set_hold(instance_id, reason)):
+            raise InstanceNotFoundError(f"there is no instance {instance_id!r} in this task hub")
 
     def decode_output(self, record: InstanceRecord, definition: Orchestrator[..., Any] | None) -> Any:
         """The result of a completed instance, typed where its orchestrator is known here."""
@@ -274,29 +316,6 @@ def _give_up(committed: asyncio.Future[Any], instance_id: str, seconds: float) -
                 "it may or may not have been started"
             )
         )
-
-
-def make_query(
-    *,
-    status: RuntimeStatus | Sequence[RuntimeStatus] | None,
-    name: str | None,
-    id_prefix: str | None,
-    created_from: datetime | None,
-    created_to: datetime | None,
-    page_size: int,
-) -> Query:
-    """A checked query. Raises ValueError naming the value that cannot be used."""
-    if not 1 <= page_size <= 1000:
-        raise ValueError(f"page_size must be 1 to 1000, not {page_size}")
-    wanted = () if status is None else (status,) if isinstance(status, str) else tuple(status)
-    return Query(
-        status=tuple(RuntimeStatus(one) for one in wanted),
-        name=name,
-        id_prefix=id_prefix,
-        created_from=None if created_from is None else from_datetime(created_from),
-        created_to=None if created_to is None else from_datetime(created_to),
-        page_size=page_size,
-    )
 
 
 def _checked_tags(tags: Mapping[str, str] | None) -> Mapping[str, str] | None:

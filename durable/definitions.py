@@ -19,6 +19,7 @@ from durable.core.ids import check_instance_id
 from durable.core.orchestration_loop import running_orchestration
 from durable.core.retry import RetryPolicy
 from durable.payloads import CallCodec, decode, encode
+from durable.retaining import Kept, Retain, parse_retain
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -129,7 +130,12 @@ class Orchestrator(Generic[P, R]):
     unit tests. Called in an orchestrator, without the context, it is a sub-orchestration.
     """
 
-    def __init__(self, fn: Callable[Concatenate[OrchestrationContext, P], Coroutine[Any, Any, R]], name: str | None):
+    def __init__(
+        self,
+        fn: Callable[Concatenate[OrchestrationContext, P], Coroutine[Any, Any, R]],
+        name: str | None,
+        retain: Retain | None = None,
+    ) -> None:
         _check_orchestrator(fn)
         self.fn = fn
         self.name: str = check_name(name or fn.__name__, fn)
@@ -137,6 +143,7 @@ class Orchestrator(Generic[P, R]):
         self.instance_id: str | None = None
         self.version: str | None = None
         self.parent_close: str = "terminate"
+        self.retain: Kept | None = None if retain is None else parse_retain(retain, f"retain of {self.name!r}")
         self.codec: CallCodec = CallCodec(fn, f"orchestrator {self.name!r}", skip_first=True)
         self.__doc__ = fn.__doc__
         self.__wrapped__ = fn

@@ -77,9 +77,11 @@ class EntityClient:
     async def list(self, name: str | None, page_size: int) -> AsyncIterator[EntityState]:
         """The entities that have a state; see ``TaskHub.query_entities``."""
         prefix = None if name is None else f"@{check_entity_name(name)}@"
-        async for record in self._client.query(Query(id_prefix=prefix, entities=True, page_size=page_size)):
-            if record.output is not None:
-                yield self._state_of(record)
+        async for page in self._client.pages(Query(id_prefix=prefix, entities=True, page_size=page_size)):
+            for listed in page.records:
+                record = await self._client.whole(listed)
+                if record is not None and record.output is not None:
+                    yield self._state_of(record)
 
     def _state_of(self, record: InstanceRecord) -> EntityState:
         entity_id = EntityId.parse(record.instance_id)

@@ -43,7 +43,8 @@ class InstanceStatus:
     """An instance as its record shows it. Times are UTC; ``input``, ``output`` and ``custom_status`` plain JSON values.
 
     ``input`` is the list of positional arguments (or ``{"args": [...], "kwargs": {...}}``). ``problem`` says
-    why an instance that should move does not: it is parked until its code or its worker is mended.
+    why an instance that should move does not: it is parked until its code or its worker is mended. ``purge_at`` is when
+    its retention is over, ``hold`` why it is kept all the same.
     """
 
     instance_id: str
@@ -62,6 +63,8 @@ class InstanceStatus:
     tags: Mapping[str, str]
     parent_instance_id: str | None = None
     root_instance_id: str | None = None
+    purge_at: datetime | None = None
+    hold: str | None = None
 
 
 class InstanceHandle(Generic[R]):
@@ -76,7 +79,7 @@ class InstanceHandle(Generic[R]):
 
     async def status(self) -> InstanceStatus:
         """How the instance stands now. Raises InstanceNotFoundError."""
-        return status_of(await self._client().record(self.instance_id))
+        return status_of(await self._client().shown(self.instance_id))
 
     async def result(self, timeout: float | timedelta | None = None) -> R:
         """Wait for the end and return what the orchestrator returned.
@@ -150,6 +153,23 @@ class InstanceHandle(Generic[R]):
                 while not await self._client().has_moved(self.instance_id, record.rev):  # noqa: ASYNC110 - a store
                     await asyncio.sleep(_LOOK)
 
+    # --- keeping it
+
+    async def hold(self, reason: str) -> None:
+        """Keep the instance from being purged by anybody, until :meth:`release`; durable on return. It runs as before.
+
+        A second hold replaces the reason. Raises InstanceNotFoundError, TypeError or ValueError for no reason.
+        """
+        if not isinstance(reason, str):
+            raise TypeError(f"the reason of a hold must be text, not {reason!r}")
+        if not reason.strip():
+            raise ValueError("a hold must have a reason")
+        await self._client().set_hold(self.instance_id, reason)
+
+    async def release(self) -> None:
+        """Take back :meth:`hold`: the instance may be purged again. Raises InstanceNotFoundError."""
+        await self._client().set_hold(self.instance_id, None)
+
     # --- looking at it
 
     async def history(self) -> list[HistoryEvent]:
@@ -190,4 +210,6 @@ def status_of(record: InstanceRecord) -> InstanceStatus:
         tags=dict(record.tags or {}),
         parent_instance_id=None if record.parent is None else record.parent.instance_id,
         root_instance_id=record.instance_id if record.parent is None else record.parent.root_instance_id,
+        purge_at=None if record.purge_at is None else to_datetime(record.purge_at),
+        hold=record.hold,
     )

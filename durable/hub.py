@@ -5,29 +5,30 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Self, TypeVar, Unpack, overload
 
 from durable.backend import Backend, BackendUnavailable, CommitOutcome, Hint, InstanceRecord, Message
+from durable.backend_queries import Grouping
 from durable.backend_url import create_backend
-from durable.client import Client, make_query
+from durable.client import Client
 from durable.clock import Clock, system_clock
 from durable.core.errors import DurableError, FailureDetails
 from durable.core.events import TaskCompleted, TaskFailed
 from durable.core.ids import EntityId, check_hub_name
-from durable.core.state import RuntimeStatus
 from durable.definitions import Orchestrator
 from durable.entity_client import CALL, EntityClient, EntityState, call_entity
 from durable.environment import hub_location
-from durable.handle import InstanceHandle, InstanceStatus, status_of
+from durable.handle import InstanceHandle
 from durable.health import HubHealth, WorkerStatus, check_health, list_workers
 from durable.httpcall.activity import HttpCaller
 from durable.httpcall.values import ACTIVITY_NAME
 from durable.payloads import decode, encode
+from durable.querying import Conditions, InstanceQuery, make_query
 from durable.registry import Registry
 from durable.serving import stop_signals, wait_until
 from durable.settings import Settings
@@ -267,23 +268,24 @@ class TaskHub(Registry):
     def query(
         self,
         *,
-        status: RuntimeStatus | Sequence[RuntimeStatus] | None = None,
-        name: str | None = None,
-        id_prefix: str | None = None,
-        created_from: datetime | None = None,
-        created_to: datetime | None = None,
+        order: Literal["newest", "oldest"] = "newest",
         page_size: int = 100,
-    ) -> AsyncIterator[InstanceStatus]:
-        """Instances that match all given conditions, newest first, read in pages. Times need a time zone."""
-        query = make_query(
-            status=status,
-            name=name,
-            id_prefix=id_prefix,
-            created_from=created_from,
-            created_to=created_to,
-            page_size=page_size,
-        )
-        return (status_of(record) async for record in self._connected().query(query))
+        continuation: str | None = None,
+        **conditions: Unpack[Conditions],
+    ) -> InstanceQuery:
+        """The instances that match all given conditions, by creation, read in pages; entities are not among them.
+
+        ``status`` (one or several), ``name``, ``id_prefix``; ``created_between`` and ``updated_between`` (from, to),
+        inclusive, either may be None; ``tags``, which all must match; ``custom_status``, a JSON value that must be
+        equal. ``continuation`` is that of an earlier page with the same conditions. Raises TypeError or ValueError,
+        naming it, for a value that cannot be used.
+        """
+        query = make_query(order=order, page_size=page_size, continuation=continuation, **conditions)
+        return InstanceQuery(self._connected, query)
+
+    async def count(self, by: Grouping = "status", **conditions: Unpack[Conditions]) -> dict[str, int]:
+        """How many instances match the conditions of :meth:`query`, by status or name; counted in the store."""
+        return await self.query(**conditions).count(by)
 
     # --- activities that are completed from outside ----------------------------------------------
 

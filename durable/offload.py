@@ -106,6 +106,14 @@ async def restore_record(backend: Backend, record: InstanceRecord) -> InstanceRe
     return record
 
 
+def stored_form(payload: str) -> str:
+    """What the store holds for ``payload`` in a record or an event: the text, or the reference of a large one."""
+    if len(payload) <= THRESHOLD:
+        return payload
+    data = payload.encode()
+    return f"{_PREFIX}{sha256(data).hexdigest()}:{len(data)}"
+
+
 async def _fetch(backend: Backend, instance_id: str, references: Iterable[str]) -> dict[str, str]:
     by_key = {reference.split(":")[1]: reference for reference in references}
     found = await backend.get_payloads(instance_id, list(by_key))
@@ -125,10 +133,9 @@ def _shrunk(holder: T, field: str | None, large: dict[str, bytes]) -> T:
     value = getattr(holder, field) if field else None
     if field is None or value is None or len(value) <= THRESHOLD or value.startswith(_PREFIX):
         return holder
-    data = value.encode()
-    key = sha256(data).hexdigest()
-    large[key] = data
-    return _with(holder, field, f"{_PREFIX}{key}:{len(data)}")
+    reference = stored_form(value)
+    large[reference.split(":")[1]] = value.encode()
+    return _with(holder, field, reference)
 
 
 def _grown(holder: T, field: str | None, values: dict[str, str]) -> T:

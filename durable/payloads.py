@@ -50,6 +50,13 @@ def encode(value: object, what: str) -> str:
     return data.decode()
 
 
+def canonical(payload: str) -> str:
+    """JSON text with the keys of its objects in order, so that texts of equal values are equal."""
+    if "{" not in payload:
+        return payload
+    return orjson.dumps(orjson.loads(payload), option=orjson.OPT_SORT_KEYS).decode()
+
+
 def decode(payload: str) -> Any:
     """The plain JSON value of ``payload``, for receivers without annotations."""
     return orjson.loads(payload)

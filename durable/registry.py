@@ -13,6 +13,7 @@ from durable.core.retry import RetryPolicy
 from durable.core.services import ActivityTarget, CallTarget, OrchestratorTarget
 from durable.definitions import Activity, Orchestrator, UntypedActivity, UntypedOrchestrator, where_defined
 from durable.entities import DELETE, Entity
+from durable.retaining import Retain
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -92,16 +93,20 @@ class Registry:
         self, fn: Callable[Concatenate[OrchestrationContext, P], Coroutine[Any, Any, R]], /
     ) -> Orchestrator[P, R]: ...
     @overload
-    def orchestrator(self, *, name: str | None = None) -> OrchestratorDecorator: ...
-    def orchestrator(self, fn: Callable[..., Any] | None = None, *, name: str | None = None) -> Any:
+    def orchestrator(self, *, name: str | None = None, retain: Retain | None = None) -> OrchestratorDecorator: ...
+    def orchestrator(
+        self, fn: Callable[..., Any] | None = None, *, name: str | None = None, retain: Retain | None = None
+    ) -> Any:
         """Register an orchestrator: an ``async def`` whose first parameter is the context.
 
-        ``name`` defaults to the function's. Raises RegistrationError for a function that is not
-        ``async def``, is a generator, lacks the context parameter, or whose name is taken.
+        ``name`` defaults to the function's. ``retain`` says how long its instances are kept after they ended, in place
+        of the setting of that name (``{}``: for ever). Raises RegistrationError for a function that is not ``async
+        def``, is a generator, lacks the context parameter, or whose name is taken; ValueError or TypeError for a
+        ``retain`` that cannot be.
         """
 
         def register(fn: Callable[..., Any]) -> Orchestrator[Any, Any]:
-            definition: Orchestrator[Any, Any] = Orchestrator(fn, name)
+            definition: Orchestrator[Any, Any] = Orchestrator(fn, name, retain)
             _add(self.orchestrators, definition, "orchestrator")
             return definition
 

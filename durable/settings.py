@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from durable.core.versions import VersionFailure, VersionMatch
 from durable.environment import PREFIX, read_settings
+from durable.retaining import Retain, parse_retain
 
 _MAY_BE_ZERO = ("gc_threshold",)
 
@@ -22,7 +23,8 @@ _MAY_BE_ZERO = ("gc_threshold",)
 class Settings:
     """How a hub and the workers in this process behave. Times are in seconds.
 
-    Raises ValueError for a value that makes no sense, and for two that contradict each other, naming them.
+    Raises ValueError (TypeError for ``retain`` of another type) for a value that makes no sense, and for two that
+    contradict each other, naming them.
     """
 
     partitions: int = 16
@@ -47,6 +49,9 @@ class Settings:
     """Which instances this worker runs, by their version: all, those of its own, or also older ones."""
     version_failure: VersionFailure = VersionFailure.REJECT
     """What becomes of a new instance that does not match: it is parked, or it fails."""
+    retain: Retain | None = None
+    """How long instances are kept after they ended, by a timedelta or by one for each status; None: for ever.
+    An orchestrator's own ``retain`` takes its place."""
     drain_time: float = 30.0
     """Seconds that a stopping worker lets running activities end before it cancels them."""
     start_timeout: float = 10.0
@@ -63,6 +68,8 @@ class Settings:
             value = getattr(self, field.name)
             if isinstance(value, int | float) and not (value > 0 or (value == 0 and field.name in _MAY_BE_ZERO)):
                 raise ValueError(f"setting {field.name} must be greater than zero, not {value!r}")
+        if self.retain is not None:
+            parse_retain(self.retain, "setting retain")
         if self.partitions > 4096:
             raise ValueError(f"setting partitions must be at most 4096, not {self.partitions}")
         if math.isinf(self.lease_time):

@@ -16,6 +16,7 @@ from durable.backend import (
     Checkpoint,
     Commit,
     CommitOutcome,
+    Grouping,
     Hint,
     InstanceRecord,
     Message,
@@ -26,18 +27,17 @@ from durable.backend import (
     WorkerInfo,
 )
 from durable.core.ids import check_hub_name, checkpoint_id
-from durable_mongodb import _leases, _payloads, _queries, _settling, _transactions
+from durable_mongodb import _leases, _payloads, _purging, _queries, _settling, _transactions
 from durable_mongodb._documents import (
-    TERMINAL,
     message_from_document,
     note_changes,
     record_to_document,
     start_to_document,
 )
-from durable_mongodb._driver import Connection, Document, UpdateOne, client_class
+from durable_mongodb._driver import Connection, UpdateOne, client_class
 from durable_mongodb._history import insert_checkpoints, read_checkpoints, stored_tokens
 from durable_mongodb._hub import Hub
-from durable_mongodb._indexes import BY_ID, HISTORY_ORDER, INBOX_CONSUMED, INBOX_INSTANCE, IS_WAITING, PAYLOADS_KEY
+from durable_mongodb._indexes import INBOX_CONSUMED, INBOX_INSTANCE, IS_WAITING
 from durable_mongodb._transactions import Joined
 from durable_mongodb._url import MongoUrl, parse_url
 
@@ -148,12 +148,16 @@ class MongoBackend:
 
     async def get(self, instance_ids: Sequence[str]) -> Sequence[InstanceRecord | None]:
         """See :meth:`durable.backend.Backend.get`."""
-        found = await self._open_hub().records(instance_ids)
+        found = await self._open_hub().whole_records(instance_ids)
         return [found.get(instance_id) for instance_id in instance_ids]
 
     async def query(self, query: Query) -> Page:
         """See :meth:`durable.backend.Backend.query`. Raises ValueError for a ``continuation`` that no page gave."""
         return await _queries.read_page(self._open_hub().instances, query)
+
+    async def count(self, query: Query, by: Grouping) -> Mapping[str, int]:
+        """See :meth:`durable.backend.Backend.count`."""
+        return await _queries.count(self._open_hub().instances, query, by)
 
     async def annotate(self, annotations: Sequence[Annotation]) -> None:
         """See :meth:`durable.backend.Backend.annotate`."""
@@ -165,24 +169,16 @@ class MongoBackend:
         )
 
     async def purge(self, instance_ids: Sequence[str]) -> int:
-        """See :meth:`durable.backend.Backend.purge`.
+        """See :meth:`durable.backend.Backend.purge`."""
+        return await _purging.purge(self._open_hub(), instance_ids)
 
-        History goes by execution: a delete that the server applies late must not meet a new instance of the same id.
-        """
-        hub = self._open_hub()
-        among = {"$in": list(instance_ids)}
-        grouped: list[Document] = [{"$match": {"instance_id": among}}, {"$group": {"_id": "$execution_id"}}]
-        executions = [group["_id"] for group in await hub.history.aggregate(grouped, index=HISTORY_ORDER)]
-        where: Document = {"_id": among, "status": {"$in": TERMINAL}}
-        ended = await hub.instances.find(where, fields=["execution_id"], index=BY_ID)
-        if not ended:
-            return 0
-        of_ended = {"instance_id": {"$in": [document["_id"] for document in ended]}}
-        await hub.history.delete(of_ended | {"execution_id": {"$in": executions}}, index=HISTORY_ORDER)
-        await hub.inbox.delete(of_ended, index=INBOX_INSTANCE)
-        await hub.payloads.delete(of_ended, index=PAYLOADS_KEY)
-        same = {"execution_id": {"$in": [document["execution_id"] for document in ended]}}
-        return await hub.instances.delete(where | {"_id": of_ended["instance_id"]} | same, index=BY_ID)
+    async def set_hold(self, instance_id: str, reason: str | None) -> bool:
+        """See :meth:`durable.backend.Backend.set_hold`."""
+        return await _purging.set_hold(self._open_hub(), instance_id, reason)
+
+    async def expired(self, before: int, limit: int) -> Sequence[str]:
+        """See :meth:`durable.backend.Backend.expired`."""
+        return await _queries.find_expired(self._open_hub().instances, before, limit)
 
     # --- messages
 

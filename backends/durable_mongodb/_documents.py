@@ -19,11 +19,16 @@ from durable_mongodb._driver import Document, plain
 LIVE = [status.value for status in RuntimeStatus if not status.is_terminal]
 TERMINAL = [status.value for status in RuntimeStatus if status.is_terminal]
 
-_NEVER_CHANGE = frozenset({"_id", "name", "partition", "created_at", "version", "tags", "parent"})
+_NEVER_CHANGE = frozenset({"_id", "name", "partition", "created_at", "version", "tags", "parent", "hold"})
+
+
+def tag_to_document(name: str, value: str) -> Document:
+    """One tag. It is looked for as a whole, so the order of its fields is part of its form."""
+    return {"name": name, "value": value}
 
 
 def _tags_to_list(tags: Mapping[str, str] | None) -> list[Document] | None:
-    return None if tags is None else [{"name": name, "value": value} for name, value in tags.items()]
+    return None if tags is None else [tag_to_document(name, value) for name, value in tags.items()]
 
 
 def _tags_from_list(stored: list[Document] | None) -> dict[str, str] | None:
@@ -81,6 +86,8 @@ def record_to_document(record: InstanceRecord) -> Document:
         "recoveries": record.recoveries,
         "parent": _parent_to_document(record.parent),
         "heartbeats": _heartbeats_to_list(record.heartbeats),
+        "purge_at": record.purge_at,
+        "hold": record.hold,
     }
 
 
@@ -103,7 +110,7 @@ def start_to_document(record: InstanceRecord) -> Document:
 
 
 def record_changes(record: InstanceRecord) -> Document:
-    """The fields of a record's document that change during its life.
+    """The fields of a record's document that checkpoints change.
 
     The input does only with a new execution; the first one's need not be written at each turn.
     """
@@ -146,6 +153,8 @@ def record_from_document(document: Mapping[str, Any]) -> InstanceRecord:
         recoveries=values["recoveries"],
         parent=_parent_from_document(values["parent"]),
         heartbeats=_heartbeats_from_list(values["heartbeats"]),
+        purge_at=values.get("purge_at"),  # not in documents of an earlier version
+        hold=values.get("hold"),
     )
 
 

@@ -120,10 +120,11 @@ class Collection:
         *,
         upsert: bool = False,
         index: str | None = None,
-    ) -> None:
-        """Apply one change to all documents ``where`` finds; each is changed atomically."""
+    ) -> int:
+        """Apply one change to all documents ``where`` finds, each atomically; return how many it found."""
         async with self._connection.operation():
-            await self._raw.update_many(where, change, upsert=upsert, hint=index)
+            answer = await self._raw.update_many(where, change, upsert=upsert, hint=index)
+            return int(answer.matched_count)
 
     async def delete(self, where: Mapping[str, Any], *, index: str | None = None) -> int:
         """Delete all documents ``where`` finds; return how many went."""

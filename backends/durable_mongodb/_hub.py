@@ -11,7 +11,7 @@ from durable.core.ids import same_start
 from durable_mongodb import _leases
 from durable_mongodb._documents import message_to_document, record_from_document
 from durable_mongodb._driver import Collection, Connection, Document
-from durable_mongodb._indexes import BY_ID, INDEXES, IS_WAITING, LAYOUT
+from durable_mongodb._indexes import BY_ID, INDEXES, IS_WAITING, IS_WHOLE, LAYOUT
 from durable_mongodb._watch import Watcher
 
 _MAX_MARKED = 500
@@ -56,8 +56,15 @@ class Hub:
         return {document["_id"]: document for document in await self.meta.find({})}
 
     async def records(self, instance_ids: Sequence[str]) -> dict[str, InstanceRecord]:
+        """The records that hold these ids, also those of instances that a purge has begun to delete."""
+        return await self._records({"_id": {"$in": list(instance_ids)}})
+
+    async def whole_records(self, instance_ids: Sequence[str]) -> dict[str, InstanceRecord]:
         """The records of those of these instances that are there."""
-        found = await self.instances.find({"_id": {"$in": list(instance_ids)}}, index=BY_ID)
+        return await self._records({"_id": {"$in": list(instance_ids)}} | IS_WHOLE)
+
+    async def _records(self, where: Document) -> dict[str, InstanceRecord]:
+        found = await self.instances.find(where, index=BY_ID)
         return {document["_id"]: record_from_document(document) for document in found}
 
     async def create(self, documents: Sequence[Document]) -> dict[int, InstanceRecord]:

@@ -15,6 +15,7 @@ from durable_mongodb._documents import record_changes, record_to_document
 from durable_mongodb._driver import UpdateOne
 from durable_mongodb._history import delete_executions
 from durable_mongodb._hub import Hub
+from durable_mongodb._indexes import IS_WHOLE
 
 
 async def settle(hub: Hub, commits: Sequence[Commit]) -> None:
@@ -73,5 +74,5 @@ def _newest(commits: Iterable[Commit]) -> Iterable[InstanceRecord]:
 
 
 def _replacement(record: InstanceRecord) -> UpdateOne:
-    where = {"_id": record.instance_id, "rev": {"$lt": record.rev}}
+    where = {"_id": record.instance_id, "rev": {"$lt": record.rev}} | IS_WHOLE
     return UpdateOne(where, {"$set": record_changes(record)})

@@ -126,7 +126,11 @@ class _Listener:
 
 
 def _stages(instances: str, inbox: str) -> list[Document]:
-    changed = {"ns.coll": instances, "operationType": {"$in": ["insert", "update", "replace"]}}
+    changed = {
+        "ns.coll": instances,
+        "operationType": {"$in": ["insert", "update", "replace"]},
+        "updateDescription.updatedFields.purging": {"$ne": True},  # nobody has anything to do for what goes
+    }
     sent = {"ns.coll": inbox, "operationType": "insert"}
     return [
         {"$match": {"$or": [changed, sent]}},

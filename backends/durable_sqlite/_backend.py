@@ -18,6 +18,7 @@ from durable.backend import (
     Checkpoint,
     Commit,
     CommitOutcome,
+    Grouping,
     Hint,
     InstanceRecord,
     Message,
@@ -30,6 +31,7 @@ from durable.backend import (
 from durable_sqlite._commits import CommitRows, CommitStatements
 from durable_sqlite._instances import InstanceStatements
 from durable_sqlite._leases import LeaseStatements
+from durable_sqlite._queries import QueryStatements
 from durable_sqlite._rows import message_to_row, record_to_row
 from durable_sqlite._schema import check_table_prefix, connect_reader, connect_writer, list_hubs, prepare_hub
 from durable_sqlite._threads import ConnectionThread
@@ -57,6 +59,7 @@ class SqliteBackend:
         self._hub = check_table_prefix(hub)
         self._commits = CommitStatements(hub)
         self._instances = InstanceStatements(hub)
+        self._queries = QueryStatements(hub)
         self._wakeups = WakeupStatements(hub)
         self._leases = LeaseStatements(hub)
         self._connections: _Connections | None = None
@@ -135,7 +138,11 @@ class SqliteBackend:
 
     async def query(self, query: Query) -> Page:
         """See :meth:`durable.backend.Backend.query`. Raises ValueError for a ``continuation`` that no page gave."""
-        return await self._reader.run(lambda connection: self._instances.query(connection, query))
+        return await self._reader.run(lambda connection: self._queries.query(connection, query))
+
+    async def count(self, query: Query, by: Grouping) -> Mapping[str, int]:
+        """See :meth:`durable.backend.Backend.count`."""
+        return await self._reader.run(lambda connection: self._queries.count(connection, query, by))
 
     async def annotate(self, annotations: Sequence[Annotation]) -> None:
         """See :meth:`durable.backend.Backend.annotate`."""
@@ -144,6 +151,14 @@ class SqliteBackend:
     async def purge(self, instance_ids: Sequence[str]) -> int:
         """See :meth:`durable.backend.Backend.purge`."""
         return await self._writer.write(lambda connection: self._instances.purge(connection, instance_ids))
+
+    async def set_hold(self, instance_id: str, reason: str | None) -> bool:
+        """See :meth:`durable.backend.Backend.set_hold`."""
+        return await self._writer.write(lambda connection: self._instances.set_hold(connection, instance_id, reason))
+
+    async def expired(self, before: int, limit: int) -> Sequence[str]:
+        """See :meth:`durable.backend.Backend.expired`."""
+        return await self._reader.run(lambda connection: self._queries.expired(connection, before, limit))
 
     # --- messages
 

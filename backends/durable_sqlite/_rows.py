@@ -30,6 +30,7 @@ CHANGING_COLUMNS = (
     "problem",
     "recoveries",
     "heartbeats",
+    "purge_at",
     "rev",
 )
 TERMINAL = ", ".join(f"'{status.value}'" for status in RuntimeStatus if status.is_terminal)
@@ -37,6 +38,9 @@ TERMINAL = ", ".join(f"'{status.value}'" for status in RuntimeStatus if status.i
 
 ORCHESTRATIONS, ENTITIES = "substr(instance_id, 1, 1) != '@'", "substr(instance_id, 1, 1) = '@'"
 """What a record is of, as SQL. A partial index serves a query that has its condition letter for letter."""
+
+EXPIRING = "purge_at IS NOT NULL AND hold IS NULL"
+"""Which records have a time at which they may be purged, as SQL."""
 
 _JSON_FIELDS = ("tags", "failure", "parent", "heartbeats")
 _STATUS = RECORD_COLUMNS.index("status")
@@ -94,6 +98,7 @@ def record_to_change(record: InstanceRecord) -> Row:
         record.problem,
         record.recoveries,
         mapping_text(record.heartbeats),
+        record.purge_at,
         record.rev,
         record.instance_id,
         record.rev,
@@ -143,6 +148,11 @@ def message_from_row(row: Row) -> Message:
 def mapping_text(mapping: Mapping[str, str] | None) -> str | None:
     """The column of a mapping of texts."""
     return None if mapping is None else orjson.dumps(dict(mapping)).decode()
+
+
+def has_tags(stored: str | None, wanted: str) -> bool:
+    """Whether a record's column ``tags`` has all pairs of ``wanted``, both as :func:`mapping_text` writes them."""
+    return stored is not None and bool(orjson.loads(wanted).items() <= orjson.loads(stored).items())
 
 
 def _event_text(event: HistoryEvent) -> str:

@@ -19,11 +19,11 @@ from contextlib import closing
 
 from durable.backend import BackendError
 from durable.core.ids import check_hub_name
-from durable_sqlite._rows import ENTITIES, ORCHESTRATIONS
+from durable_sqlite._rows import ENTITIES, EXPIRING, ORCHESTRATIONS, has_tags
 from durable_sqlite._threads import translated
 from durable_sqlite._url import Location
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _OLDEST_SQLITE = (3, 35, 0)  # RETURNING
 _RETRY_SECONDS = 0.02
 
@@ -49,11 +49,14 @@ CREATE TABLE {hub}_instances (
     problem TEXT,
     recoveries INTEGER NOT NULL,
     parent TEXT,
-    heartbeats TEXT
+    heartbeats TEXT,
+    purge_at INTEGER,
+    hold TEXT
 );
 CREATE INDEX {hub}_instances_created ON {hub}_instances (created_at) WHERE {orchestrations};
 CREATE INDEX {hub}_entities_created ON {hub}_instances (created_at) WHERE {entities};
 CREATE INDEX {hub}_instances_due ON {hub}_instances (due_at, partition) WHERE due_at IS NOT NULL;
+CREATE INDEX {hub}_instances_expiry ON {hub}_instances (purge_at) WHERE {expiring};
 CREATE TABLE {hub}_history (
     instance INTEGER NOT NULL,
     execution_id TEXT NOT NULL,
@@ -98,6 +101,13 @@ CREATE TABLE {hub}_payloads (
 );
 """
 
+_UPGRADE_FROM_1 = """
+ALTER TABLE {hub}_instances ADD COLUMN purge_at INTEGER;
+ALTER TABLE {hub}_instances ADD COLUMN hold TEXT;
+CREATE INDEX {hub}_instances_expiry ON {hub}_instances (purge_at) WHERE {expiring};
+UPDATE {hub}_meta SET value = 2 WHERE key = 'schema'
+"""
+
 _WRITER_PRAGMAS = ("synchronous=FULL", "cache_size=-65536", "wal_autocheckpoint=4000", "journal_size_limit=67108864")
 _READER_PRAGMAS = ("query_only=1", "cache_size=-16384", "temp_store=MEMORY")
 
@@ -118,8 +128,10 @@ def connect_writer(location: Location) -> sqlite3.Connection:
 
 
 def connect_reader(location: Location) -> sqlite3.Connection:
-    """A connection that cannot write."""
-    return _connect(location, _READER_PRAGMAS, make_wal=False)
+    """A connection that cannot write; its SQL has ``has_tags``."""
+    connection = _connect(location, _READER_PRAGMAS, make_wal=False)
+    connection.create_function("has_tags", 2, has_tags, deterministic=True)
+    return connection
 
 
 def _connect(location: Location, pragmas: tuple[str, ...], *, make_wal: bool) -> sqlite3.Connection:
@@ -161,13 +173,15 @@ def _turn_to_wal(connection: sqlite3.Connection, location: Location) -> None:
 
 
 def prepare_hub(connection: sqlite3.Connection, hub: str, partition_count: int) -> int:
-    """Make the hub's tables unless they are there, and return its partition count. Runs in a write transaction."""
+    """Make the hub's tables, or bring them up to date; return its partition count. Runs in a write transaction."""
     connection.execute(f"CREATE TABLE IF NOT EXISTS {hub}_meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID")
     meta = dict(connection.execute(f"SELECT key, value FROM {hub}_meta"))
     if meta:
-        return _check_meta(hub, meta)
-    for statement in _TABLES.format(hub=hub, orchestrations=ORCHESTRATIONS, entities=ENTITIES).split(";"):
-        connection.execute(statement)
+        partitions = _check_meta(hub, meta)
+        if meta["schema"] == 1:
+            _run(connection, _UPGRADE_FROM_1, hub)
+        return partitions
+    _run(connection, _TABLES, hub)
     entries = {"schema": SCHEMA_VERSION, "hub": hub, "partitions": partition_count}
     connection.executemany(f"INSERT INTO {hub}_meta VALUES (?, ?)", entries.items())
     rows = [(partition,) for partition in range(partition_count)]
@@ -175,9 +189,15 @@ def prepare_hub(connection: sqlite3.Connection, hub: str, partition_count: int) 
     return partition_count
 
 
+def _run(connection: sqlite3.Connection, script: str, hub: str) -> None:
+    conditions = {"orchestrations": ORCHESTRATIONS, "entities": ENTITIES, "expiring": EXPIRING}
+    for statement in script.format(hub=hub, **conditions).split(";"):
+        connection.execute(statement)
+
+
 def _check_meta(hub: str, meta: dict[str, object]) -> int:
     version, name, partitions = meta["schema"], meta["hub"], meta["partitions"]
-    if version != SCHEMA_VERSION:
+    if version not in (1, SCHEMA_VERSION):
         raise BackendError(
             f"task hub {hub!r} has tables of version {version}, this version of durable knows {SCHEMA_VERSION}; "
             "upgrade durable in this process"

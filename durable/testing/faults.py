@@ -23,6 +23,7 @@ from durable.backend import (
     Checkpoint,
     Commit,
     CommitOutcome,
+    Grouping,
     Hint,
     InstanceRecord,
     Message,
@@ -224,6 +225,9 @@ class FaultyBackend:
     async def query(self, query: Query) -> Page:
         return await self._run("query", lambda: self.inner.query(query))
 
+    async def count(self, query: Query, by: Grouping) -> Mapping[str, int]:
+        return await self._run("count", lambda: self.inner.count(query, by))
+
     async def annotate(self, annotations: Sequence[Annotation]) -> None:
         annotate = self.inner.annotate
         await self._run("annotate", lambda: annotate(annotations), _each(annotate, annotations))
@@ -231,6 +235,12 @@ class FaultyBackend:
     async def purge(self, instance_ids: Sequence[str]) -> int:
         purge = self.inner.purge
         return await self._run("purge", lambda: purge(instance_ids), _each(purge, instance_ids))
+
+    async def set_hold(self, instance_id: str, reason: str | None) -> bool:
+        return await self._run("set_hold", lambda: self.inner.set_hold(instance_id, reason))
+
+    async def expired(self, before: int, limit: int) -> Sequence[str]:
+        return await self._run("expired", lambda: self.inner.expired(before, limit))
 
     # --- messages
 

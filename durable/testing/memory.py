@@ -8,15 +8,12 @@ them belong to one event loop at a time; each operation runs in one step of it, 
 
 from __future__ import annotations
 
-import base64
-import binascii
+from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Self
 from urllib.parse import urlsplit
-
-import orjson
 
 from durable.backend import (
     Annotation,
@@ -34,10 +31,11 @@ from durable.backend import (
     Wakeup,
     WorkerInfo,
 )
+from durable.backend_queries import Grouping, check_grouping, continuation_of, position_of
 from durable.core.ids import check_hub_name
 from durable.testing.memory_store import MemoryStore, Watcher, start_of, successor_of
 
-_newest_first = attrgetter("created_at", "instance_id")
+_place = attrgetter("created_at", "instance_id")
 
 
 _shared: dict[tuple[str, str], MemoryStore] = {}
@@ -153,19 +151,19 @@ class MemoryBackend:
 
     async def query(self, query: Query) -> Page:
         """See :meth:`durable.backend.Backend.query`. Raises ValueError for a ``continuation`` that no page gave."""
-        store = self._open_store()
-        before = _position(query.continuation) if query.continuation is not None else None
-        found = sorted(
-            (
-                record
-                for record in store.records.values()
-                if _matches(query, record) and (before is None or _newest_first(record) < before)
-            ),
-            key=_newest_first,
-            reverse=True,
-        )
-        page = tuple(found[: query.page_size])
-        return Page(page, _continuation(page[-1]) if len(found) > len(page) else None)
+        matching = [record for record in self._open_store().records.values() if _matches(query, record)]
+        if (after := position_of(query)) is not None:
+            is_later = after.__lt__ if query.oldest_first else after.__gt__
+            matching = [record for record in matching if is_later(_place(record))]
+        matching.sort(key=_place, reverse=not query.oldest_first)
+        page = tuple(matching[: query.page_size])
+        return Page(page, continuation_of(query, *_place(page[-1])) if len(matching) > len(page) else None)
+
+    async def count(self, query: Query, by: Grouping) -> Mapping[str, int]:
+        """See :meth:`durable.backend.Backend.count`."""
+        group = attrgetter(check_grouping(by))
+        records = self._open_store().records.values()
+        return Counter(str(group(record)) for record in records if _matches(query, record))
 
     async def annotate(self, annotations: Sequence[Annotation]) -> None:
         """See :meth:`durable.backend.Backend.annotate`."""
@@ -181,13 +179,30 @@ class MemoryBackend:
         """See :meth:`durable.backend.Backend.purge`."""
         store = self._open_store()
         records = (store.records.get(instance_id) for instance_id in instance_ids)
-        gone = {record.instance_id for record in records if record is not None and record.status.is_terminal}
+        gone = {record.instance_id for record in records if record is not None and _may_go(record)}
         if gone:
             store.messages = {key: kept for key, kept in store.messages.items() if kept.message.instance_id not in gone}
         for instance_id in gone:
             store.delete_instance(instance_id)
         self._hint(gone)
         return len(gone)
+
+    async def set_hold(self, instance_id: str, reason: str | None) -> bool:
+        """See :meth:`durable.backend.Backend.set_hold`."""
+        store = self._open_store()
+        record = store.records.get(instance_id)
+        if record is not None:
+            store.put_record(replace(record, hold=reason))
+        return record is not None
+
+    async def expired(self, before: int, limit: int) -> Sequence[str]:
+        """See :meth:`durable.backend.Backend.expired`."""
+        found = sorted(
+            (record.purge_at, record.instance_id)
+            for record in self._open_store().records.values()
+            if _may_go(record) and record.purge_at is not None and record.purge_at <= before
+        )
+        return [instance_id for _, instance_id in found[:limit]]
 
     # --- messages
 
@@ -331,24 +346,22 @@ class MemoryBackend:
                 watcher.add(ids)
 
 
+def _may_go(record: InstanceRecord) -> bool:
+    return record.status.is_terminal and record.hold is None
+
+
 def _matches(query: Query, record: InstanceRecord) -> bool:
     return (
         record.instance_id.startswith("@") == query.entities
         and (not query.status or record.status in query.status)
         and (query.name is None or record.name == query.name)
         and (query.id_prefix is None or record.instance_id.startswith(query.id_prefix))
-        and (query.created_from is None or record.created_at >= query.created_from)
-        and (query.created_to is None or record.created_at <= query.created_to)
+        and _within(query.created_from, record.created_at, query.created_to)
+        and _within(query.updated_from, record.updated_at, query.updated_to)
+        and (not query.tags or query.tags.items() <= (record.tags or {}).items())
+        and (query.custom_status is None or record.custom_status == query.custom_status)
     )
 
 
-def _continuation(last: InstanceRecord) -> str:
-    return base64.urlsafe_b64encode(orjson.dumps(_newest_first(last))).decode()
-
-
-def _position(continuation: str) -> tuple[int, str]:
-    try:
-        created_at, instance_id = orjson.loads(base64.urlsafe_b64decode(continuation))
-        return int(created_at), str(instance_id)
-    except (binascii.Error, ValueError, TypeError) as error:
-        raise ValueError(f"continuation {continuation[:40]!r} is not one that a page gave") from error
+def _within(first: int | None, time: int, last: int | None) -> bool:
+    return (first is None or first <= time) and (last is None or time <= last)

@@ -14,7 +14,7 @@ from durable.backend import Checkpoint, Hint, InstanceRecord, Message, Partition
 from durable.core.ids import same_start
 
 _MAX_HINTS = 1000
-_FIXED_FIELDS = ("name", "partition", "created_at", "version", "tags", "parent")
+_FIXED_FIELDS = ("name", "partition", "created_at", "version", "tags", "parent", "hold")
 _fixed = attrgetter(*_FIXED_FIELDS)
 
 
@@ -139,6 +139,6 @@ def start_of(record: InstanceRecord) -> InstanceRecord:
 
 
 def successor_of(stored: InstanceRecord, record: InstanceRecord) -> InstanceRecord:
-    """``record``, with the fields that never change as they are stored."""
+    """``record``, with the fields that no checkpoint changes as they are stored."""
     fixed = _fixed(stored)
     return record if _fixed(record) == fixed else replace(record, **dict(zip(_FIXED_FIELDS, fixed, strict=True)))

@@ -26,6 +26,7 @@ from durable.settings import Settings
 from durable.worker.committer import Committer
 from durable.worker.entities import EntityExecution, LiveEntity
 from durable.worker.live import Item, LiveInstance, Phase, Turn, outdated, project
+from durable.worker.retention import Retention
 from durable.worker.watchdog import Watchdog
 
 SLICE = 0.005
@@ -86,13 +87,20 @@ class Instances:
     """The live instances of one worker."""
 
     def __init__(
-        self, committer: Committer, effects: Effects, clock: Clock, settings: Settings, watchdog: Watchdog
+        self,
+        committer: Committer,
+        effects: Effects,
+        clock: Clock,
+        settings: Settings,
+        watchdog: Watchdog,
+        retention: Retention,
     ) -> None:
         self._committer = committer
         self._effects = effects
         self._clock = clock
         self._settings = settings
         self._watchdog = watchdog
+        self._retention = retention
         self._live: dict[str, LiveInstance] = {}
         self._idle: OrderedDict[str, LiveInstance] = OrderedDict()
         self._idle_bytes = 0
@@ -231,7 +239,7 @@ class Instances:
         instance.rev += 1
         self._tokens += 1
         former = instance.record
-        record = project(instance)
+        record = project(instance, self._retention)
         checkpoint = Checkpoint(
             record.instance_id,
             former.execution_id,

@@ -13,6 +13,8 @@ from durable.core import events as ev
 from durable.core.ids import EntityId, earlier_execution_id, generation_of, partition_of, same_start
 from durable.core.state import InstanceState
 from durable.outbox import SENDING, Outgoing
+from durable.payloads import canonical
+from durable.worker.retention import Retention
 
 MAX_ARRIVED = 500
 """Events one turn takes in; more wait for the next turn."""
@@ -102,6 +104,7 @@ class LiveInstance:
     heartbeats: dict[str, str] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)  # ids of the messages taken in while it is in memory
     failures: int = 0
+    shown_status: tuple[str, str] = ("", "")  # the custom status that was projected last, as it is and as shown
 
     @property
     def instance_id(self) -> str:
@@ -296,7 +299,7 @@ def entity_record(instance_id: str, partition_count: int, now: int) -> InstanceR
     )
 
 
-def project(instance: LiveInstance) -> InstanceRecord:
+def project(instance: LiveInstance, retention: Retention) -> InstanceRecord:
     """The record of an instance as its state is now."""
     record, state = instance.record, instance.state
     ended = state.status.is_terminal
@@ -315,7 +318,7 @@ def project(instance: LiveInstance) -> InstanceRecord:
         due_at=state.due_at,
         completed_at=state.last_timestamp if ended else None,
         output=state.output,
-        custom_status=state.custom_status,
+        custom_status=_shown_status(instance),
         failure=state.failure,
         problem=None,
         recoveries=instance.recoveries,
@@ -323,9 +326,21 @@ def project(instance: LiveInstance) -> InstanceRecord:
         heartbeats=_outstanding_heartbeats(instance) if instance.heartbeats else None,
     )
     continued = state.continued
+    if ended:
+        return replace(projected, purge_at=retention.purge_at(projected))
     if continued is None:
         return projected
     return replace(projected, execution_id=continued.execution_id, input=continued.input)
+
+
+def _shown_status(instance: LiveInstance) -> str | None:
+    """The custom status in the form by which it can be found: the keys of its objects in order."""
+    status = instance.state.custom_status
+    if status is None:
+        return None
+    if instance.shown_status[0] is not status:
+        instance.shown_status = (status, canonical(status))
+    return instance.shown_status[1]
 
 
 def outdated(instance: LiveInstance, execution_id: str, keep: int) -> tuple[str, ...]:

@@ -37,6 +37,7 @@ from durable.worker.live import (
     project,
     start_event,
 )
+from durable.worker.retention import Retention
 from durable.worker.rewinds import answer_again, go_back
 from durable.worker.watchdog import Watchdog
 
@@ -100,6 +101,7 @@ class Loader:
         is_running: Callable[[Key], bool],
         keep_executions: int,
         recovered: Callable[[Sequence[Commit]], None],
+        retention: Retention,
     ) -> None:
         self._backend = backend
         self._count = partition_count
@@ -110,6 +112,7 @@ class Loader:
         self._is_running = is_running
         self._keep = keep_executions
         self._recovered = recovered
+        self._retention = retention
 
     def fresh(self, record: InstanceRecord, *, inert: bool = False) -> LiveInstance:
         """A live instance whose execution has no history yet; its start event is in the mailbox.
@@ -320,7 +323,7 @@ class Loader:
 
     def _settlement(self, instance: LiveInstance, checkpoint: Checkpoint, absorbed: Absorbed) -> Commit:
         """What follows from a checkpoint that the store's record does not show yet."""
-        record = project(instance)
+        record = project(instance, self._retention)
         drops = outdated(instance, record.execution_id, self._keep)
         return Commit(checkpoint, record, False, absorbed.messages, _taken_in(checkpoint), absorbed.starts, drops)
 

@@ -34,6 +34,7 @@ from durable.worker.loading import Loader
 from durable.worker.partitions import Partitions
 from durable.worker.patience import Patience
 from durable.worker.recovery import Recovery
+from durable.worker.retention import Purger, Retention
 from durable.worker.scanning import Scanner
 from durable.worker.timers import WakeUps
 from durable.worker.transactional import Transactions
@@ -88,7 +89,8 @@ class Worker:
         """Make the parts that know each other: the road from an event to its turn, and on to the effects."""
         backend, clock, settings, patience = self._backend, self._clock, self._settings, self._patience
         self._committer = Committer(backend, patience, self._fail, lambda commits: self._delivery.settled(commits))
-        self._instances = Instances(self._committer, self, clock, settings, self._watchdog)
+        retention = Retention(self._registry, settings)
+        self._instances = Instances(self._committer, self, clock, settings, self._watchdog, retention)
         executions = Executions(self._registry, settings)
         self._loader = Loader(
             backend,
@@ -99,6 +101,7 @@ class Worker:
             self._activities.__contains__,
             settings.keep_executions,
             lambda commits: self._delivery.recovered(commits),
+            retention,
         )
         self._recovery = Recovery(
             backend, patience, self._loader, self._instances, self, self.owns, self._committer.caught_up
@@ -116,6 +119,7 @@ class Worker:
             settings.drain_time,
         )
         self._wakeups = WakeUps(clock, self._recovery.wake)
+        self._purger = Purger(backend, clock, lambda: self._partitions.owned)
         self._scanner = Scanner(backend, clock, lambda: self._partitions.owned, self._found)
 
     @property
@@ -159,6 +163,7 @@ class Worker:
         self._spawn(self._inbox.run(), "inbox")
         self._spawn(self._heartbeats.run(), "heartbeats")
         self._spawn(self._scanner.keep_sweeping(), "sweep")
+        self._spawn(self._purger.run(), "purge")
 
     async def stop(self) -> None:
         """Stop gracefully: end turns and activities within ``drain_time``, then hand over the partitions at once."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, cast
@@ -14,7 +15,7 @@ from pymongo import MongoClient
 from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 from pymongo.uri_parser import parse_uri
 
-from durable.backend import Annotation, Backend, Commit, CommitOutcome, Query, Start
+from durable.backend import Annotation, Backend, Commit, CommitOutcome, Grouping, Hint, Query, Start
 from durable.backend_url import create_backend
 from durable.core.errors import FailureDetails, UnsupportedHistoryError
 from durable.core.events import (
@@ -47,7 +48,7 @@ from durable.testing.conformance.builders import (
     record_of,
     rival_of,
 )
-from durable_mongodb import MongoBackend, _driver, _history
+from durable_mongodb import MongoBackend, _driver, _history, _purging
 
 pytestmark = pytest.mark.mongodb
 
@@ -274,19 +275,65 @@ QUERIES = (
     Query(name="n1", status=(RuntimeStatus.COMPLETED,), page_size=2),
     Query(id_prefix="i00", page_size=3),
     Query(created_from=T0, created_to=T0, page_size=20),
+    Query(created_from=T0, oldest_first=True, page_size=20),
+    Query(updated_from=T0 + 1, page_size=5),
+    Query(updated_to=T0 + 10**9, oldest_first=True, page_size=5),
+    Query(tags={"team": "a"}, page_size=5),
+    Query(tags={"team": "a", "size": "1"}, oldest_first=True, page_size=2),
+    Query(custom_status="1", page_size=5),
+    Query(custom_status="1", tags={"team": "a"}, page_size=2),
     Query(entities=True, page_size=5),
     Query(entities=True, name="counter", page_size=5),
     Query(entities=True, id_prefix="@counter@1", page_size=5),
     Query(entities=True, status=(RuntimeStatus.PENDING,), page_size=5),
 )
 """Each has more than one page in the test below."""
+BOTH: tuple[Grouping, ...] = ("status", "name")
+
+
+@pytest.mark.parametrize(
+    ("query", "bounds"),
+    [
+        (Query(tags={"team": "a"}), {"tags": {"name": "team", "value": "a"}}),
+        (Query(custom_status="1"), {"custom_status": "1"}),
+        (Query(name="n"), {"name": "n"}),
+        (Query(status=(RuntimeStatus.RUNNING,)), {"status": "Running"}),
+    ],
+    ids=["tags", "custom status", "name", "status"],
+)
+async def test_a_condition_is_looked_up_in_an_index_that_begins_with_it(
+    backend: Backend, recorder: Recorder, raw: Any, query: Query, bounds: dict[str, Any]
+) -> None:
+    await backend.query(query)
+    [command] = [command for command in recorder.commands if "find" in command]
+    [(field, wanted)] = bounds.items()
+    index = raw["Hub.instances"].index_information()[command["hint"]]
+    assert [name for name, _ in index["key"]] == [field, "created_at", "_id"]
+    conditions = command["filter"]["$and"]
+    assert any(one.get(field) in ({"$eq": wanted}, {"$in": [wanted]}) for one in conditions)
+    assert all(only in conditions for only in [index.get("partialFilterExpression")] if only), "or it is not used"
+
+
+async def test_expired_instances_are_found_in_an_index_that_holds_all_that_is_asked(
+    backend: Backend, recorder: Recorder, raw: Any
+) -> None:
+    await backend.expired(T0, 1)
+    [command] = [command for command in recorder.commands if "find" in command]
+    index = raw["Hub.instances"].index_information()[command["hint"]]
+    keys = [name for name, _ in index["key"]]
+    assert keys[: len(command["sort"])] == list(command["sort"])
+    assert command["filter"].keys() <= set(keys)
+    assert index["partialFilterExpression"] == {"purge_at": {"$gte": 0}}
 
 
 async def test_no_command_scans_a_growing_collection(backend: Backend, recorder: Recorder, raw: Any) -> None:
-    instances = [Instance(f"i{number:03}", name=f"n{number % 3}") for number in range(60)]
+    instances = [
+        Instance(f"i{number:03}", name=f"n{number % 3}", tags={"team": "ab"[number % 2], "size": str(number % 5)})
+        for number in range(60)
+    ]
     await create(backend, *instances, *(Instance(f"@counter@{number}", name="counter") for number in range(20)))
-    await apply(backend, *(one.turn() for one in instances[:40]))
-    await apply(backend, *(one.last_turn() for one in instances[:20]))
+    await apply(backend, *(one.turn(custom_status=str(position % 3)) for position, one in enumerate(instances[:40])))
+    await apply(backend, *(one.last_turn(purge_at=T0) for one in instances[:20]))
     await backend.send([new_message(f"m{one.instance_id}", one.instance_id) for one in instances])
     recorder.commands.clear()
     for include_busy in (True, False):
@@ -297,6 +344,10 @@ async def test_no_command_scans_a_growing_collection(backend: Backend, recorder:
     assert await backend.receive(["i001", "i002"])
     for query in QUERIES:
         assert len(await query_all(backend, query)) > query.page_size
+        for by in BOTH:
+            assert await backend.count(query, by)
+    assert await backend.set_hold("i002", "case")
+    assert len(await backend.expired(T0, 5)) == 5
     assert await backend.purge(["i000", "i001"]) == 2
     await backend.get_payloads("i001", ["k"])
     await backend.sweep(LATE)
@@ -326,6 +377,98 @@ def explainable(command: dict[str, Any]) -> dict[str, Any]:
         return {"find": collection, "filter": write["q"]} | ({"hint": write["hint"]} if "hint" in write else {})
     session = {"lsid", "txnNumber", "$clusterTime", "$db", "maxTimeMS", "readConcern"}
     return {name: value for name, value in command.items() if name not in session}
+
+
+# --- purging ---------------------------------------------------------------------------
+
+
+async def test_a_purge_marks_the_record_first_and_deletes_it_last(backend: Backend, recorder: Recorder) -> None:
+    instance = Instance("a")
+    await create(backend, instance)
+    await apply(backend, instance.last_turn())
+    recorder.commands.clear()
+    assert await backend.purge(["a"]) == 1
+    assert recorder.take_writes() == [
+        ("update", "Hub.instances"),
+        ("delete", "Hub.history"),
+        ("delete", "Hub.inbox"),
+        ("delete", "Hub.payloads"),
+        ("delete", "Hub.instances"),
+    ]
+
+
+async def test_a_purge_that_was_cut_off_is_gone_for_all_and_is_finished(backend: Backend, raw: Any) -> None:
+    instance, other = Instance("a", tags={"k": "v"}), Instance("b")
+    await create(backend, instance, other)
+    await apply(backend, instance.last_turn(custom_status="1"), other.last_turn(purge_at=T0))
+    await backend.put_payloads("a", {"k": b"v"})
+    await break_purge(raw, "a")
+    assert list(await backend.get(["a"])) == [None]
+    for query in (Query(), Query(tags={"k": "v"}), Query(custom_status="1"), Query(id_prefix="a")):
+        assert "a" not in [record.instance_id for record in await query_all(backend, query)]
+    assert await backend.count(Query(), "status") == {"Completed": 1}
+    assert await backend.set_hold("a", "too late") is False
+    [taken] = await backend.create_instances([new_record("a", "e9")])
+    assert taken is not None, "its id is not free before all of it is gone"
+    assert taken.execution_id == "e1"
+    assert list(await backend.expired(T0, 10)) == ["a", "b"], "though it had no time to go"
+    assert await backend.purge(["a"]) == 1
+    assert list(await backend.create_instances([new_record("a", "e9")])) == [None]
+    assert await backend.get_payloads("a", ["k"]) == {}
+
+
+async def test_a_turn_that_comes_after_the_mark_does_not_bring_the_instance_back(backend: Backend, raw: Any) -> None:
+    instance = Instance("a")
+    await create(backend, instance)
+    await apply(backend, instance.last_turn(status=RuntimeStatus.FAILED))
+    await break_purge(raw, "a")
+    await backend.settle([instance.turn()])
+    assert list(await backend.get(["a"])) == [None]
+    assert list(await backend.expired(T0, 10)) == ["a"]
+    assert await backend.purge(["a"]) == 1
+
+
+async def test_a_purge_gives_no_hint(url: str, mongodb_database_url: str) -> None:
+    async with opened(url) as backend, opened(mongodb_database_url) as watching:
+        instances = [Instance(f"i{number}") for number in range(5)]
+        await create(backend, *instances)
+        await apply(backend, *(one.last_turn() for one in instances))
+        hints = watching.watch()
+        try:
+            assert await anext(hints) == Hint(None)  # look for yourself: the stream has begun
+            assert await backend.purge([one.instance_id for one in instances]) == 5
+            await create(backend, Instance("after"))
+            async with asyncio.timeout(30):
+                assert await anext(hints) == Hint("after")
+        finally:
+            await cast("AsyncGenerator[Hint, None]", hints).aclose()
+
+
+async def break_purge(raw: Any, instance_id: str) -> None:
+    """Leave an instance as a purge does whose process dies after its first deletion."""
+    raw["Hub.instances"].update_one({"_id": instance_id}, _purging._MARK)
+    assert raw["Hub.history"].delete_many({"instance_id": instance_id}).deleted_count
+
+
+async def test_a_hub_of_an_earlier_layout_gets_what_is_new(url: str, raw: Any) -> None:
+    async with opened(url) as backend:
+        instance = Instance("a")
+        await create(backend, instance)
+        await apply(backend, instance.last_turn())
+    instances = raw["Hub.instances"]
+    instances.update_one({"_id": "a"}, {"$unset": {"purge_at": "", "hold": ""}})
+    for name in ("tags", "custom_status", "expiry"):
+        instances.drop_index(name)
+    raw["Hub.meta"].delete_one({"_id": "layout-2"})
+    raw["Hub.meta"].insert_one({"_id": "layout-1"})
+    async with opened(url) as backend:
+        assert await record_of(backend, "a") == instance.record
+        assert {"tags", "custom_status", "expiry"} <= set(instances.index_information())
+        assert await query_all(backend, Query()) == [instance.record]
+        assert await backend.set_hold("a", "case")
+        assert await backend.purge(["a"]) == 0
+        assert await backend.set_hold("a", None)
+        assert await backend.purge(["a"]) == 1
 
 
 # --- documents -------------------------------------------------------------------------

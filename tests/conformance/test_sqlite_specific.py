@@ -534,7 +534,12 @@ async def statements_of(thread: ConnectionThread, operation: Callable[[], Awaita
 
 async def plan_of(backend: SqliteBackend, query: Query) -> list[str]:
     """How SQLite goes about a query."""
-    [statement] = await statements_of(backend._reader, lambda: backend.query(query))
+    return await plans_of(backend, lambda: backend.query(query))
+
+
+async def plans_of(backend: SqliteBackend, operation: Callable[[], Awaitable[object]]) -> list[str]:
+    """How SQLite goes about the one statement of a read."""
+    [statement] = await statements_of(backend._reader, operation)
     rows = await backend._reader.run(
         lambda connection: connection.execute(f"EXPLAIN QUERY PLAN {statement}").fetchall()
     )
@@ -557,10 +562,41 @@ async def test_a_page_is_read_in_the_order_of_an_index_of_its_own(
     await create(backend, *instances)
     first = Query(entities=entities, page_size=5)
     after = replace(first, continuation=(await backend.query(first)).continuation)
-    for query in (first, after, replace(first, name="orchestrator", status=(RuntimeStatus.PENDING,))):
+    oldest = replace(first, oldest_first=True)
+    later = replace(oldest, continuation=(await backend.query(oldest)).continuation)
+    named = replace(first, name="orchestrator", status=(RuntimeStatus.PENDING,))
+    filtered = replace(first, updated_from=T0, updated_to=T0, tags={"k": "v"}, custom_status="1")
+    for query in (first, after, oldest, later, named, filtered):
         walk, *rest = await plan_of(backend, query)
         assert f"USING INDEX {index}" in walk
         assert rest == ["USE TEMP B-TREE FOR RIGHT PART OF ORDER BY"]  # ties only
+
+
+async def test_expired_instances_are_found_in_an_index_of_those_that_may_go(backend: SqliteBackend) -> None:
+    walk, *_ = await plans_of(backend, lambda: backend.expired(T0, 5))
+    assert "USING INDEX Hub_instances_expiry (purge_at" in walk
+
+
+async def test_tables_of_version_1_are_brought_up_to_date(path: Path) -> None:
+    backend = await opened(path)
+    instance = Instance("a")
+    await create(backend, instance)
+    await apply(backend, instance.last_turn())
+    await backend.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("DROP INDEX Hub_instances_expiry")
+        for column in ("purge_at", "hold"):
+            connection.execute(f"ALTER TABLE Hub_instances DROP COLUMN {column}")
+        connection.execute("UPDATE Hub_meta SET value = 1 WHERE key = 'schema'")
+    connection.close()
+    for _ in range(2):
+        backend = await opened(path)
+        assert await record_of(backend, "a") == instance.record
+        assert await backend.set_hold("a", "case") is True
+        assert await backend.purge(["a"]) == 0
+        assert await backend.set_hold("a", None) is True
+        assert await backend.expired(LATE, 10) == []
+        await backend.close()
 
 
 async def test_a_sweep_of_many_tombstones_takes_all(backend: SqliteBackend) -> None:

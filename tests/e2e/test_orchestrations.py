@@ -502,15 +502,15 @@ async def test_query_by_status_name_prefix_and_time(hub_url: str) -> None:
         named = [f"fine-{n}" for n in range(5)]
         assert await ids(name="fine") == named
         assert await ids(id_prefix="fine-", page_size=2) == named
-        assert await ids(status=RuntimeStatus.COMPLETED, created_from=before) == named
+        assert await ids(status=RuntimeStatus.COMPLETED, created_between=(before, None)) == named
         assert len(await ids(status=[RuntimeStatus.COMPLETED, RuntimeStatus.FAILED])) == 6
         assert len(await ids(status=RuntimeStatus.FAILED, name="broken")) == 1
-        assert await ids(created_to=before) == []
+        assert await ids(created_between=(None, before)) == []
         assert await ids(id_prefix="{'$gt': ''}") == []
         with pytest.raises(ValueError, match="page_size"):
             await ids(page_size=0)
         with pytest.raises(ValueError, match="time zone"):
-            await ids(created_from=datetime(2026, 1, 1))  # noqa: DTZ001 - that is the mistake
+            await ids(created_between=(datetime(2026, 1, 1), None))  # noqa: DTZ001 - that is the mistake
 
 
 async def test_large_values_go_through_every_place(hub_url: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable
 from typing import Any
 
 from durable import InstanceNotFoundError
@@ -19,7 +19,7 @@ async def until(look: Callable[[], Any], good: Callable[[Any], bool], deadline: 
             while True:
                 try:
                     seen = look()
-                    if isinstance(seen, AsyncIterator):
+                    if isinstance(seen, AsyncIterable):
                         seen = [one async for one in seen]
                     elif isinstance(seen, Awaitable):
                         seen = await seen

@@ -21,6 +21,7 @@ from durable import (
     EntityState,
     FailureDetails,
     InstanceHandle,
+    InstancePage,
     InstanceStatus,
     OrchestrationContext,
     OrchestrationFailedError,
@@ -140,6 +141,14 @@ async def client() -> None:
     async with hub:
         async for found in hub.query(status=[RuntimeStatus.FAILED], name="order"):
             assert_type(found, InstanceStatus)
+        query = hub.query(tags={"team": "a"}, created_between=(None, None), custom_status=["x"], order="oldest")
+        async for page in query.pages():
+            assert_type(page, InstancePage)
+        assert_type(await query.count(by="name"), dict[str, int])
+        assert_type(await query.terminate("enough", progress=print), int)
+        assert_type(await hub.count("status", name="order"), dict[str, int])
+        hub.query(order="last")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        hub.query(color="red")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
 async def failures(handle: InstanceHandle[int]) -> None:

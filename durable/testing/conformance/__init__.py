@@ -17,13 +17,15 @@ acknowledged, and that stored events of an unknown type raise UnsupportedHistory
 
 import pytest
 
-_TOPICS = ("builders", "commits", "creation", "history", "leases", "lifecycle", "messages", "queries")
-_MORE_TOPICS = ("settling", "starting", "upkeep", "watching", "work")
+_TOPICS = ("builders", "commits", "creation", "finding", "history", "keeping", "leases", "lifecycle")
+_MORE_TOPICS = ("messages", "queries", "settling", "starting", "upkeep", "watching", "work")
 pytest.register_assert_rewrite(*(f"{__name__}.{topic}" for topic in _TOPICS + _MORE_TOPICS))
 
 from durable.testing.conformance.commits import CommitConformance  # noqa: E402
 from durable.testing.conformance.creation import CreationConformance  # noqa: E402
+from durable.testing.conformance.finding import FindingConformance  # noqa: E402
 from durable.testing.conformance.history import HistoryConformance  # noqa: E402
+from durable.testing.conformance.keeping import KeepingConformance  # noqa: E402
 from durable.testing.conformance.leases import LeaseConformance  # noqa: E402
 from durable.testing.conformance.lifecycle import LifecycleConformance  # noqa: E402
 from durable.testing.conformance.messages import MessageConformance  # noqa: E402
@@ -45,10 +47,12 @@ class BackendConformance(
     StartConformance,
     HistoryConformance,
     QueryConformance,
+    FindingConformance,
     MessageConformance,
     WorkConformance,
     LeaseConformance,
     UpkeepConformance,
+    KeepingConformance,
     WatchConformance,
 ):
     """All promises of the storage port; needs the fixture ``backend_factory`` (see this module)."""
