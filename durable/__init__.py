@@ -14,6 +14,7 @@ from durable.core.errors import (
     InstanceExistsError,
     InstanceFinishedError,
     InstanceNotFailedError,
+    InstanceNotFinishedError,
     InstanceNotFoundError,
     LockingRulesViolationError,
     NonDeterminismError,
@@ -32,6 +33,7 @@ from durable.core.errors import (
     UnsupportedHistoryError,
     VersionMismatchError,
 )
+from durable.core.event_parts import ForkOrigin
 from durable.core.ids import EntityId
 from durable.core.retry import RetryPolicy
 from durable.core.state import RuntimeStatus
@@ -76,6 +78,7 @@ __all__ = [
     "EntityOperationFailedError",
     "EntityState",
     "FailureDetails",
+    "ForkOrigin",
     "HttpCallError",
     "HttpCaller",
     "HttpNotAllowedError",
@@ -88,6 +91,7 @@ __all__ = [
     "InstanceFinishedError",
     "InstanceHandle",
     "InstanceNotFailedError",
+    "InstanceNotFinishedError",
     "InstanceNotFoundError",
     "InstancePage",
     "InstanceQuery",

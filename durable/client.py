@@ -14,21 +14,22 @@ from typing import Any, TypeAlias, TypeVar
 from uuid import uuid4
 
 from durable.activity_context import parse_token
-from durable.backend import Backend, BackendUnavailable, CommitOutcome, InstanceRecord, Message, Page, Query
+from durable.backend import (
+    Backend,
+    BackendUnavailable,
+    Checkpoint,
+    CommitOutcome,
+    InstanceRecord,
+    Message,
+    Page,
+    Query,
+)
 from durable.backend_queries import Grouping
 from durable.clock import Clock
-from durable.core.errors import (
-    InstanceExistsError,
-    InstanceFinishedError,
-    InstanceNotFoundError,
-)
-from durable.core.events import (
-    EntityOperationSignaled,
-    ExecutionRewound,
-    HistoryEvent,
-)
+from durable.core.errors import InstanceFinishedError, InstanceNotFoundError
+from durable.core.events import EntityOperationSignaled, ExecutionRewound, HistoryEvent
 from durable.core.ids import check_instance_id, is_entity, partition_of
-from durable.definitions import Orchestrator, encode_untyped
+from durable.definitions import Orchestrator
 from durable.offload import MissingPayloadError, restore_checkpoints, restore_record, store_large_input
 from durable.payloads import decode
 from durable.registry import Registry
@@ -61,10 +62,10 @@ class Client:
         sent: Callable[[Message], None],
         record_ahead: Callable[[str], InstanceRecord | None],
     ) -> None:
-        self._backend = backend
-        self._count = partition_count
-        self._registry = registry
-        self._settings = settings
+        self.backend = backend
+        self.partition_count = partition_count
+        self.registry = registry
+        self.settings = settings
         self._clock = clock
         self._local_start = local_start
         self._created = created
@@ -73,62 +74,47 @@ class Client:
         self._last_sent = 0
         self.waiters = waiters
 
-    # --- starting ----------------------------------------------------------------------------
+    # --- creating ----------------------------------------------------------------------------
 
-    async def start(
+    def new_record(
         self,
-        orchestrator: Orchestrator[..., Any] | str,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
+        name: str,
+        payload: str,
         *,
         instance_id: str | None,
         version: str | None,
         tags: Mapping[str, str] | None,
-    ) -> str:
-        """Create an instance; see ``TaskHub.start``."""
-        record = self._new_record(orchestrator, args, kwargs, instance_id, version, tags)
-        outcome = await self._start_here(record)
-        if outcome is None:
-            existing = await self._create(record)
-        elif outcome is CommitOutcome.EXISTS:
-            existing = await self.record(record.instance_id)
-        else:
-            existing = None
-        if existing is not None:
-            raise InstanceExistsError(existing.instance_id, existing.status.value)
-        return record.instance_id
-
-    def _new_record(
-        self,
-        orchestrator: Orchestrator[..., Any] | str,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        instance_id: str | None,
-        version: str | None,
-        tags: Mapping[str, str] | None,
+        start_at: int | None = None,
     ) -> InstanceRecord:
+        """The record of an instance that is not there yet, under a new id unless one is given, to begin at a time.
+
+        Raises ValueError for an instance id that breaks a rule.
+        """
         instance_id = uuid4().hex if instance_id is None else check_instance_id(instance_id)
-        name = orchestrator if isinstance(orchestrator, str) else orchestrator.name
-        definition = self._registry.orchestrators.get(name)
-        if definition is None and self._registry.has_orchestrators:
-            self._registry.find_orchestrator(name)  # raises, listing near names
-        if definition is None:
-            payload = encode_untyped(args, kwargs, f"orchestrator {name!r}")
-        else:
-            payload = definition.encode_arguments(args, kwargs)
         now = self._clock()
         return InstanceRecord(
             instance_id=instance_id,
             execution_id=token_hex(16),
             name=name,
-            partition=partition_of(instance_id, self._count),
+            partition=partition_of(instance_id, self.partition_count),
             created_at=now,
             updated_at=now,
             input=payload,
-            version=version or self._settings.version,
-            tags=_checked_tags(tags),
-            due_at=now,
+            version=version or self.settings.version,
+            tags=tags or None,
+            due_at=now if start_at is None else max(now, start_at),
         )
+
+    async def create(self, record: InstanceRecord) -> InstanceRecord | None:
+        """Create an instance; None when it is there now, else the record of another start that holds its id.
+
+        Raises BackendUnavailable when the store did not confirm in time: it may or may not have been created.
+        """
+        if record.rev == 0 and record.due_at == record.created_at:
+            outcome = await self._start_here(record)
+            if outcome not in (None, CommitOutcome.EXISTS):
+                return None
+        return await self._create(record)
 
     async def _start_here(self, record: InstanceRecord) -> CommitOutcome | None:
         """Start in this process, the creation and the first checkpoint in one commit; None when that cannot be."""
@@ -140,7 +126,7 @@ class Client:
 
         if not self._local_start(record, done):
             return None
-        seconds = self._settings.start_timeout
+        seconds = self.settings.start_timeout
         limit = asyncio.get_running_loop().call_later(seconds, _give_up, committed, record.instance_id, seconds)
         try:
             # A conflict means that it was created, and another worker was first to run it.
@@ -150,19 +136,30 @@ class Client:
 
     async def _create(self, record: InstanceRecord) -> InstanceRecord | None:
         async def create() -> InstanceRecord | None:
-            small = await store_large_input(self._backend, record)
-            return (await self._backend.create_instances([small]))[0]
+            small = await store_large_input(self.backend, record)
+            return (await self.backend.create_instances([small]))[0]
 
-        existing = await self._insist(create)
-        self._created(record.instance_id)
+        existing = await self.insist(create)
+        self.created(record.instance_id)
         return existing
+
+    def created(self, instance_id: str) -> None:
+        """An instance is in the store now; a worker of this process may look for it."""
+        self._created(instance_id)
 
     # --- telling -----------------------------------------------------------------------------
 
     async def send(
-        self, instance_id: str, make: Callable[[int, str], HistoryEvent], idempotency_key: str | None = None
+        self,
+        instance_id: str,
+        make: Callable[[int, str], HistoryEvent],
+        idempotency_key: str | None = None,
+        *,
+        execution_id: str | None = None,
     ) -> None:
         """Send the event that ``make`` makes of a time and a message id to an entity, or to an instance that runs.
+
+        With ``execution_id`` it is for that execution only, and dropped when another one has its place.
 
         Raises InstanceNotFoundError, InstanceFinishedError.
         """
@@ -175,9 +172,15 @@ class Client:
             record = await self.record(instance_id)
             if record.status.is_terminal and not isinstance(event, ExecutionRewound):
                 raise InstanceFinishedError(instance_id, record.status.value)
-        message = Message(message_id, instance_id, partition_of(instance_id, self._count), now, event)
-        await self._insist(lambda: self._backend.send([message]))
+        message = Message(
+            message_id, instance_id, partition_of(instance_id, self.partition_count), now, event, execution_id
+        )
+        await self.insist(lambda: self.backend.send([message]))
         self._sent(message)
+
+    def now(self) -> int:
+        """The time by the hub's clock, in microseconds."""
+        return self._clock()
 
     def _next_time(self) -> int:
         """The time, later than that of any message before: what one client sends stays in order."""
@@ -194,17 +197,17 @@ class Client:
         message = Message(
             f"{instance_id}/{execution_id}/{task_id:08d}/token",
             instance_id,
-            partition_of(instance_id, self._count),
+            partition_of(instance_id, self.partition_count),
             now,
             make(now, task_id),
             execution_id,
         )
-        await self._insist(lambda: self._backend.send([message]))
+        await self.insist(lambda: self.backend.send([message]))
         self._sent(message)
 
-    async def _insist(self, operation: Callable[[], Awaitable[R]]) -> R:
+    async def insist(self, operation: Callable[[], Awaitable[R]]) -> R:
         """Repeat an idempotent operation while the store does not answer, for ``start_timeout`` at most."""
-        deadline = asyncio.get_running_loop().time() + self._settings.start_timeout
+        deadline = asyncio.get_running_loop().time() + self.settings.start_timeout
         while True:
             try:
                 return await operation()
@@ -218,56 +221,57 @@ class Client:
     async def record(self, instance_id: str) -> InstanceRecord:
         """The record of an instance, large values included. Raises InstanceNotFoundError."""
         ahead = self._record_ahead(instance_id)
-        found = ahead or (await self._backend.get([instance_id]))[0]
+        found = ahead or (await self.backend.get([instance_id]))[0]
         if found is None:
             raise InstanceNotFoundError(f"there is no instance {instance_id!r} in this task hub")
-        return await restore_record(self._backend, found)
+        return await restore_record(self.backend, found)
 
     async def shown(self, instance_id: str) -> InstanceRecord:
         """The record of an instance with its hold as the store has it: no turn carries that. Raises as ``record``."""
         ahead = self._record_ahead(instance_id)
         record = await self.record(instance_id)
-        stored = None if ahead is None else (await self._backend.get([instance_id]))[0]
+        stored = None if ahead is None else (await self.backend.get([instance_id]))[0]
         return record if stored is None else replace(record, hold=stored.hold)
 
     async def whole(self, record: InstanceRecord) -> InstanceRecord | None:
         """A record that was listed, large values included; None when the instance has been purged since."""
         try:
-            return await restore_record(self._backend, record)
+            return await restore_record(self.backend, record)
         except MissingPayloadError:
-            if (await self._backend.get([record.instance_id]))[0] is None:
+            if (await self.backend.get([record.instance_id]))[0] is None:
                 return None
             raise
 
     async def forget(self, instance_id: str) -> None:
         """Purge an instance that has ended as soon as the store shows that it has, for which this waits a second."""
         for _ in range(_TRIES):
-            if await self._backend.purge([instance_id]):
+            if await self.backend.purge([instance_id]):
                 return
             await asyncio.sleep(_STORE_RETRY / 4)
 
     async def has_moved(self, instance_id: str, rev: int) -> bool:
         """Whether the store shows more of an instance than its checkpoint ``rev``."""
-        found = (await self._backend.get([instance_id]))[0]
+        found = (await self.backend.get([instance_id]))[0]
         return found is not None and found.rev > rev
 
     async def history(self, instance_id: str) -> list[HistoryEvent]:
         """All events of the instance's current execution, in order. Raises InstanceNotFoundError."""
         record = await self.record(instance_id)
-        events: list[HistoryEvent] = []
-        seq = 0
+        return [event for one in await self.checkpoints(instance_id, record.execution_id) for event in one.events]
+
+    async def checkpoints(self, instance_id: str, execution_id: str) -> list[Checkpoint]:
+        """The checkpoints of an execution as far as they are kept, large values included, in order."""
+        found: list[Checkpoint] = []
         while True:
-            page = await self._backend.load(instance_id, record.execution_id, from_seq=seq, limit=_PAGE)
-            for checkpoint in await restore_checkpoints(self._backend, page):
-                events += checkpoint.events
+            page = await self.backend.load(instance_id, execution_id, from_seq=len(found), limit=_PAGE)
+            found += await restore_checkpoints(self.backend, page)
             if len(page) < _PAGE:
-                return events
-            seq = page[-1].seq + 1
+                return found
 
     async def pages(self, query: Query) -> AsyncIterator[Page]:
         """The records that match, page after page; see :meth:`whole`."""
         while True:
-            page = await self._backend.query(query)
+            page = await self.backend.query(query)
             yield page
             if page.continuation is None:
                 return
@@ -275,7 +279,7 @@ class Client:
 
     async def count(self, query: Query, by: Grouping) -> dict[str, int]:
         """How many records match, by status or name."""
-        return dict(await self._backend.count(query, by))
+        return dict(await self.backend.count(query, by))
 
     # --- many at once, and keeping them
 
@@ -288,22 +292,22 @@ class Client:
             now, message_id = self._next_time(), f"{record.instance_id}/client/{uuid4().hex}"
             event = make(now, message_id)
             messages.append(Message(message_id, record.instance_id, record.partition, now, event, record.execution_id))
-        await self._insist(lambda: self._backend.send(messages))
+        await self.insist(lambda: self.backend.send(messages))
         for message in messages:
             self._sent(message)
 
     async def purge_all(self, instance_ids: Sequence[str]) -> int:
         """Purge those that have ended and are not held; return how many went."""
-        return await self._insist(lambda: self._backend.purge(instance_ids))
+        return await self.insist(lambda: self.backend.purge(instance_ids))
 
     async def set_hold(self, instance_id: str, reason: str | None) -> None:
         """Keep an instance from being purged, or (None) no longer. Raises InstanceNotFoundError."""
-        if not await self._insist(lambda: self._backend.set_hold(instance_id, reason)):
+        if not await self.insist(lambda: self.backend.set_hold(instance_id, reason)):
             raise InstanceNotFoundError(f"there is no instance {instance_id!r} in this task hub")
 
     def decode_output(self, record: InstanceRecord, definition: Orchestrator[..., Any] | None) -> Any:
         """The result of a completed instance, typed where its orchestrator is known here."""
-        definition = definition or self._registry.orchestrators.get(record.name)
+        definition = definition or self.registry.orchestrators.get(record.name)
         payload = record.output or "null"
         return decode(payload) if definition is None else definition.decode_result(payload)
 
@@ -316,12 +320,3 @@ def _give_up(committed: asyncio.Future[Any], instance_id: str, seconds: float) -
                 "it may or may not have been started"
             )
         )
-
-
-def _checked_tags(tags: Mapping[str, str] | None) -> Mapping[str, str] | None:
-    if not tags:
-        return None
-    for key, value in tags.items():
-        if not isinstance(key, str) or not isinstance(value, str) or not key:
-            raise ValueError(f"tags must map non-empty text to text; got {key!r}: {value!r}")
-    return dict(tags)

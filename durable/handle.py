@@ -26,12 +26,17 @@ from durable.core.events import (
     ExecutionRewound,
     ExecutionSuspended,
     ExecutionTerminated,
+    ForkOrigin,
     HistoryEvent,
 )
 from durable.core.ids import check_event_name
 from durable.core.state import RuntimeStatus
 from durable.definitions import Orchestrator
+from durable.forking import fork, origin_of, own_tags
 from durable.payloads import decode, encode
+from durable.purging import purge
+from durable.restarting import restart
+from durable.scheduling import scheduled_for
 
 R = TypeVar("R")
 
@@ -43,8 +48,10 @@ class InstanceStatus:
     """An instance as its record shows it. Times are UTC; ``input``, ``output`` and ``custom_status`` plain JSON values.
 
     ``input`` is the list of positional arguments (or ``{"args": [...], "kwargs": {...}}``). ``problem`` says
-    why an instance that should move does not: it is parked until its code or its worker is mended. ``purge_at`` is when
-    its retention is over, ``hold`` why it is kept all the same.
+    why an instance that should move does not: it is parked until its code or its worker is mended.
+    ``scheduled_start_at`` is when a Pending instance begins that was started for a later time. ``forked_from`` says of
+    which execution, and up to which event, a fork shares the history. ``purge_at`` is when its retention is over,
+    ``hold`` why it is kept all the same.
     """
 
     instance_id: str
@@ -65,6 +72,8 @@ class InstanceStatus:
     root_instance_id: str | None = None
     purge_at: datetime | None = None
     hold: str | None = None
+    scheduled_start_at: datetime | None = None
+    forked_from: ForkOrigin | None = None
 
 
 class InstanceHandle(Generic[R]):
@@ -93,6 +102,19 @@ class InstanceHandle(Generic[R]):
             record = await client.waiters.wait(self.instance_id)
         _raise_unless_completed(record)
         return cast("R", client.decode_output(record, self._definition))
+
+    async def wait_for_start(self, timeout: float | timedelta | None = None) -> InstanceStatus:
+        """Wait until the instance has begun, which is to say that it is not Pending any more; it may have ended.
+
+        ``timeout`` is in seconds. Raises TimeoutError when it runs out, InstanceNotFoundError.
+        """
+        seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+        client = self._client()
+        async with asyncio.timeout(seconds):
+            record = await client.record(self.instance_id)
+            if record.status is RuntimeStatus.PENDING:
+                record = await client.waiters.wait(self.instance_id, start=True)
+        return status_of(record)
 
     # --- telling it something; each raises InstanceNotFoundError, or InstanceFinishedError when it has ended
 
@@ -170,6 +192,50 @@ class InstanceHandle(Generic[R]):
         """Take back :meth:`hold`: the instance may be purged again. Raises InstanceNotFoundError."""
         await self._client().set_hold(self.instance_id, None)
 
+    # --- once more, or never again
+
+    async def restart(self, *, new_id: bool = True, instance_id: str | None = None) -> InstanceHandle[R]:
+        """Start a new instance with the name, input, version and tags of this one, and return its handle.
+
+        It has a new id, or ``instance_id``. With ``new_id`` False it takes the place of this one, which must have
+        ended, and whose history goes. The input is that of the current execution. Children that were called with ids
+        of their own keep these, so the new instance's calls of them fail as long as the former ones are there.
+
+        Raises:
+            InstanceNotFoundError: there is no such instance.
+            InstanceNotFinishedError: it runs, and was to be replaced.
+            InstanceExistsError: ``instance_id`` is in use.
+            ValueError: ``instance_id`` breaks a rule or comes with ``new_id`` False; the instance is an entity.
+        """
+        started = await restart(self._client(), self.instance_id, new_id=new_id, as_id=instance_id)
+        return InstanceHandle(started, self._client, self._definition)
+
+    async def fork(
+        self, *, from_event: int | None = None, version: str | None = None, instance_id: str | None = None
+    ) -> InstanceHandle[R]:
+        """Start a new instance that shares the history of this one up to and including event number ``from_event``.
+
+        The number is the event's place in :meth:`history`, from 0; it must be the outcome of something awaited, and
+        defaults to the last one. What had succeeded by then is not run again and nothing is sent again; activities,
+        sub-orchestrations and calls of entities that were outstanding are asked for again by the fork, under ids of its
+        own; timers fire when they were to. ``version`` is the version that the fork has from there on.
+
+        Raises:
+            InstanceNotFoundError: there is no such instance.
+            InstanceExistsError: ``instance_id`` is in use.
+            ValueError: no fork can begin there, which names the nearest events; or the instance is an entity.
+        """
+        forked = await fork(self._client(), self.instance_id, from_event=from_event, version=version, as_id=instance_id)
+        return InstanceHandle(forked, self._client, self._definition)
+
+    async def purge(self, *, recursive: bool = True) -> int:
+        """Delete the instance, which must have ended, and its sub-orchestrations; return how many instances went.
+
+        Those that still run are left, and so are instances that it started and did not wait for. Children go before
+        it, so what a crash interrupts can be done again. Raises InstanceNotFoundError, InstanceNotFinishedError.
+        """
+        return await purge(self._client(), self.instance_id, recursive=recursive)
+
     # --- looking at it
 
     async def history(self) -> list[HistoryEvent]:
@@ -193,6 +259,7 @@ def _raise_unless_completed(record: InstanceRecord) -> None:
 
 def status_of(record: InstanceRecord) -> InstanceStatus:
     """What users see of a record."""
+    begins_at = scheduled_for(record)
     return InstanceStatus(
         instance_id=record.instance_id,
         execution_id=record.execution_id,
@@ -207,9 +274,11 @@ def status_of(record: InstanceRecord) -> InstanceStatus:
         failure=record.failure,
         problem=record.problem,
         version=record.version,
-        tags=dict(record.tags or {}),
+        tags=own_tags(record),
         parent_instance_id=None if record.parent is None else record.parent.instance_id,
         root_instance_id=record.instance_id if record.parent is None else record.parent.root_instance_id,
         purge_at=None if record.purge_at is None else to_datetime(record.purge_at),
         hold=record.hold,
+        scheduled_start_at=None if begins_at is None else to_datetime(begins_at),
+        forked_from=origin_of(record),
     )

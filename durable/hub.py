@@ -32,6 +32,7 @@ from durable.querying import Conditions, InstanceQuery, make_query
 from durable.registry import Registry
 from durable.serving import stop_signals, wait_until
 from durable.settings import Settings
+from durable.starting import OnConflict, start
 from durable.waiting import Waiters
 from durable.worker.worker import Worker
 
@@ -221,8 +222,10 @@ class TaskHub(Registry):
         orchestrator: Orchestrator[..., R],
         *args: Any,
         instance_id: str | None = None,
+        start_at: datetime | None = None,
         version: str | None = None,
         tags: Mapping[str, str] | None = None,
+        on_conflict: OnConflict = "raise",
         **kwargs: Any,
     ) -> InstanceHandle[R]: ...
     @overload
@@ -231,8 +234,10 @@ class TaskHub(Registry):
         orchestrator: str,
         *args: Any,
         instance_id: str | None = None,
+        start_at: datetime | None = None,
         version: str | None = None,
         tags: Mapping[str, str] | None = None,
+        on_conflict: OnConflict = "raise",
         **kwargs: Any,
     ) -> InstanceHandle[Any]: ...
     async def start(
@@ -240,24 +245,39 @@ class TaskHub(Registry):
         orchestrator: Orchestrator[..., Any] | str,
         *args: Any,
         instance_id: str | None = None,
+        start_at: datetime | None = None,
         version: str | None = None,
         tags: Mapping[str, str] | None = None,
+        on_conflict: OnConflict = "raise",
         **kwargs: Any,
     ) -> InstanceHandle[Any]:
         """Create an instance of ``orchestrator`` (a definition or its name) and return its handle.
 
         When this returns, the instance is durable. ``args`` and ``kwargs`` are the orchestrator's, without
-        the context. ``instance_id`` defaults to a new one.
+        the context. ``instance_id`` defaults to a new one. With ``start_at`` (a time with a time zone) it is Pending
+        until then.
+
+        ``on_conflict`` says what becomes of another instance of that id: "raise" and "use_existing" leave it alone;
+        "replace_finished" purges it if it has ended; "terminate_existing" also terminates it if it has not, with its
+        children, and waits for its end for the setting ``start_timeout``.
 
         Raises:
-            InstanceExistsError: an instance of that id exists, whatever its status.
+            InstanceExistsError: an instance of that id exists, and ``on_conflict`` leaves it where it is.
             UnknownFunctionError: this process knows orchestrators, but none of that name.
             PayloadError: an argument cannot be written as JSON or does not fit its annotation.
-            ValueError: the instance id breaks a rule.
+            ValueError: the instance id, a tag, ``start_at`` or ``on_conflict`` breaks a rule.
             BackendUnavailable: the store did not confirm in time; it may or may not have been started.
         """
-        started = await self._connected().start(
-            orchestrator, args, kwargs, instance_id=instance_id, version=version, tags=tags
+        started = await start(
+            self._connected(),
+            orchestrator,
+            args,
+            kwargs,
+            instance_id=instance_id,
+            start_at=start_at,
+            version=version,
+            tags=tags,
+            on_conflict=on_conflict,
         )
         return InstanceHandle(started, self._connected, None if isinstance(orchestrator, str) else orchestrator)
 

@@ -196,6 +196,19 @@ def _rewind_children(out: Outgoing, event: ev.ExecutionRewound, state: InstanceS
         out.send(child.instance_id, again, execution_id=execution_id, message_id=message_id)
 
 
+def _ask_again(out: Outgoing, event: ev.ExecutionForked, state: InstanceState) -> None:
+    """A fork asks for what its origin had asked for and not yet heard of. What is copied is not sent again."""
+    answered = {getattr(one, "task_id", 0) for one in event.events}
+    for task_id, child in state.children.items():
+        if task_id not in answered:
+            _start_child(out, replace(child, timestamp=event.timestamp), state)
+    for task_id, call in state.calls.items():
+        if task_id not in answered:
+            message_id = f"{out.next_id()}/{task_id:08d}"
+            asked = replace(_addressed(out, call), timestamp=event.timestamp, message_id=message_id, at=None)
+            out.send(call.entity_id, asked, message_id=message_id)
+
+
 def _answer_caller(
     out: Outgoing,
     event: ev.EntityOperationCompleted | ev.EntityOperationFailed | ev.EntityLockGranted,
@@ -241,6 +254,7 @@ _SENDS: dict[type[Any], Callable[[Outgoing, Any, InstanceState], None]] = {
     ev.EntityLockGranted: _answer_caller,
     ev.ContinueAsNew: _continue,
     ev.ExecutionRewound: _rewind_children,
+    ev.ExecutionForked: _ask_again,
     ev.ExecutionCompleted: _answer_parent,
 }
 

@@ -1,4 +1,4 @@
-"""Waiting for instances to end: told by the worker of this process or by hints, and by reading as the truth.
+"""Waiting for instances to begin or end: told by the worker of this process or by hints, and by reading as the truth.
 
 Rule of this file: a waiter costs one future. All who wait share one reader, which asks the store for
 many instances at once; nothing is lost when a hint is.
@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from durable.backend import Backend, BackendUnavailable, InstanceRecord
 from durable.core.errors import InstanceNotFoundError
+from durable.core.state import RuntimeStatus
 from durable.offload import MissingPayloadError, restore_record
 
 POLL = 0.5
@@ -23,7 +24,7 @@ News: TypeAlias = asyncio.Future[InstanceRecord]
 
 
 class Waiters:
-    """Who in this process waits for an instance to end.
+    """Who in this process waits for an instance to begin, or to end.
 
     ``is_live`` says whether an instance is in the memory of this process's worker, which tells of its end.
     """
@@ -31,28 +32,31 @@ class Waiters:
     def __init__(self, backend: Backend, is_live: Callable[[str], bool]) -> None:
         self._backend = backend
         self._is_live = is_live
-        self._waiting: dict[str, set[News]] = {}
+        self._waiting: dict[str, dict[News, bool]] = {}
         self._hinted: set[str] = set()
         self._look_at_all = False
         self._something = asyncio.Event()
 
-    async def wait(self, instance_id: str) -> InstanceRecord:
-        """The terminal record of an instance as soon as there is one. Raises InstanceNotFoundError."""
+    async def wait(self, instance_id: str, *, start: bool = False) -> InstanceRecord:
+        """The terminal record of an instance as soon as there is one. Raises InstanceNotFoundError.
+
+        With ``start`` it is the first one that is not Pending any more.
+        """
         news: News = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(instance_id, set()).add(news)
-        if not self._is_live(instance_id):
+        self._waiting.setdefault(instance_id, {})[news] = start
+        if start or not self._is_live(instance_id):
             self.hint(instance_id)
         try:
             return await news
         finally:
-            waiting = self._waiting.get(instance_id, set())
-            waiting.discard(news)
+            waiting = self._waiting.get(instance_id, {})
+            waiting.pop(news, None)
             if not waiting:
                 self._waiting.pop(instance_id, None)
 
     def committed(self, record: InstanceRecord) -> None:
         """The store holds this state of an instance now."""
-        if record.status.is_terminal:
+        if record.instance_id in self._waiting:
             self._tell(record.instance_id, record)
 
     def hint(self, instance_id: str | None) -> None:
@@ -75,7 +79,7 @@ class Waiters:
             except TimeoutError:
                 everybody = True
             self._something.clear()
-            names = [name for name in self._waiting if not self._is_live(name)] if everybody else list(self._hinted)
+            names = self._to_look_at() if everybody else list(self._hinted)
             self._hinted.clear()
             self._look_at_all = False
             try:
@@ -84,13 +88,17 @@ class Waiters:
                 await asyncio.sleep(POLL)
                 self.hint(None)
 
+    def _to_look_at(self) -> list[str]:
+        """All but those of which the worker tells: it may have told of the start before anybody waited."""
+        return [name for name, who in self._waiting.items() if any(who.values()) or not self._is_live(name)]
+
     async def _look(self, names: list[str]) -> None:
         for start in range(0, len(names), _BATCH):
             batch = names[start : start + _BATCH]
             for name, record in zip(batch, await self._backend.get(batch), strict=True):
                 if record is None:
                     self._fail(name, InstanceNotFoundError(f"there is no instance {name!r} in this task hub"))
-                elif record.status.is_terminal:
+                elif self._wanting(name, record):
                     await self._tell_stored(name, record)
 
     async def _tell_stored(self, instance_id: str, record: InstanceRecord) -> None:
@@ -99,9 +107,16 @@ class Waiters:
         except MissingPayloadError as error:
             self._fail(instance_id, error)  # the store is damaged for this instance; the others go on
 
+    def _wanting(self, instance_id: str, record: InstanceRecord) -> list[News]:
+        """Who waits for what this record shows."""
+        if record.status is RuntimeStatus.PENDING:
+            return []
+        waiting = self._waiting.get(instance_id, {})
+        return [news for news, start in waiting.items() if start or record.status.is_terminal]
+
     def _tell(self, instance_id: str, record: InstanceRecord) -> None:
-        for news in self._waiting.pop(instance_id, ()):
-            if not news.done():
+        for news in self._wanting(instance_id, record):
+            if not news.done():  # whoever waits leaves the list himself
                 news.set_result(record)
 
     def _fail(self, instance_id: str, error: Exception) -> None:

@@ -171,6 +171,15 @@ class InstanceFinishedError(DurableError):
         self.status = status
 
 
+class InstanceNotFinishedError(DurableError):
+    """The instance has not ended; only one that has can be purged, or restarted under its own id."""
+
+    def __init__(self, instance_id: str, status: str) -> None:
+        super().__init__(f"instance {instance_id!r} has not ended, its status is {status}; terminate it first, or wait")
+        self.instance_id = instance_id
+        self.status = status
+
+
 class InstanceNotFailedError(DurableError):
     """Only a failed instance can be rewound."""
 

@@ -27,6 +27,7 @@ from durable.core.entity_events import (
     EntityUnlockSent,
 )
 from durable.core.errors import FailureDetails
+from durable.core.event_parts import ForkOrigin, ParentInstance, PreviousAttempt
 from durable.core.values import value
 
 __all__ = [
@@ -38,29 +39,13 @@ __all__ = [
     "EntityOperationSignaled",
     "EntityStateSet",
     "EntityUnlockSent",
+    "ForkOrigin",
+    "ParentInstance",
+    "PreviousAttempt",
 ]
 
 ORDER_RULE = 1
 """Version of the rule "apply one event, run to quiescence, next event" (``ExecutionStarted.engine``)."""
-
-
-@value
-class ParentInstance:
-    """Which call of which instance a sub-orchestration answers, and the instance at the top of the tree."""
-
-    instance_id: str
-    execution_id: str
-    task_id: int
-    root_instance_id: str
-
-
-@value
-class PreviousAttempt:
-    """What a retried call hands to its next attempt: how many there were, the first one's task, the last heartbeat."""
-
-    attempts: int
-    first_task_id: int
-    heartbeat: str | None = None
 
 
 # --- the execution -------------------------------------------------------------------------
@@ -138,6 +123,22 @@ class ExecutionCompleted:
     status: str
     result: str | None = None
     failure: FailureDetails | None = None
+
+
+@value
+class ExecutionForked:
+    """What comes before is copied from ``origin``; from here on it is the execution that is named here.
+
+    ``events`` had arrived there after the last turn that is copied, and arrive here again.
+    """
+
+    type: str = field(init=False, default="ExecutionForked", repr=False)
+    timestamp: int
+    instance_id: str
+    execution_id: str
+    origin: ForkOrigin
+    version: str | None = None
+    events: tuple[ArrivedAgain, ...] = ()
 
 
 # --- management, from outside ---------------------------------------------------------------
@@ -350,23 +351,29 @@ class EventSent:
 Kept: TypeAlias = EventRaised | ExecutionCancelRequested
 """What the next execution gets of what this one received."""
 
-ArrivedEvent: TypeAlias = (
-    ExecutionStarted
-    | TaskCompleted
+ArrivedAgain: TypeAlias = (
+    TaskCompleted
     | TaskFailed
-    | TaskDeferred
-    | TimerFired
     | SubOrchestrationInstanceCompleted
     | SubOrchestrationInstanceFailed
     | EventRaised
     | EntityOperationCompleted
     | EntityOperationFailed
-    | EntityLockGranted
-    | ExecutionTerminated
     | ExecutionCancelRequested
     | ExecutionSuspended
     | ExecutionResumed
+)
+"""What a fork can be given again of what its origin received; a timer fires again by itself."""
+
+ArrivedEvent: TypeAlias = (
+    ArrivedAgain
+    | ExecutionStarted
+    | TaskDeferred
+    | TimerFired
+    | EntityLockGranted
+    | ExecutionTerminated
     | ExecutionRewound
+    | ExecutionForked
 )
 """Events that come to an orchestration from outside and open a turn."""
 

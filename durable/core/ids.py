@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from uuid import NAMESPACE_OID, uuid5
 from zlib import crc32
 
 _FORBIDDEN = re.compile(r"[/\\#?\x00-\x1f\x7f-\x9f]")
 _HUB_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 MAX_INSTANCE_ID = 256
+_CHILD_NAMESPACE = uuid5(NAMESPACE_OID, "durable.child")
 
 
 def check_instance_id(instance_id: str) -> str:
@@ -62,6 +64,12 @@ def partition_of(instance_id: str, partition_count: int) -> int:
 def checkpoint_id(instance_id: str, execution_id: str, seq: int) -> str:
     """The unique key of a checkpoint: who inserts it first has committed."""
     return f"{instance_id}/{execution_id}/{seq:08d}"
+
+
+def child_id(instance_id: str, execution_id: str, task_id: int) -> str:
+    """The id of a child that was called without one: the same for the same call at every replay, and of no other."""
+    unique = uuid5(_CHILD_NAMESPACE, f"{instance_id}/{execution_id}/{task_id}")
+    return f"{instance_id[:200]}:{unique.hex[:16]}"
 
 
 def next_execution_id(execution_id: str) -> str:

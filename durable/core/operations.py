@@ -9,12 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
-from uuid import NAMESPACE_OID, uuid5
 
 from durable.core import events as ev
 from durable.core.errors import ContinuedAsNew
 from durable.core.futures import DurableCall, DurableFuture, Future
-from durable.core.ids import check_event_name, check_instance_id
+from durable.core.ids import check_event_name, check_instance_id, child_id
 from durable.core.loop import user_line
 from durable.core.orchestration_loop import OrchestrationLoop, call_later_future, expire
 from durable.core.outstanding import Outstanding
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-_CHILD_NAMESPACE = uuid5(NAMESPACE_OID, "durable.child")
 NO_DEFAULT: Any = object()
 
 
@@ -174,9 +172,7 @@ class Operations(Outstanding):
         return started_id
 
     def _child_id(self, task_id: int) -> str:
-        """The same for the same call at every replay, and of no other call."""
-        unique = uuid5(_CHILD_NAMESPACE, f"{self.started.instance_id}/{self.started.execution_id}/{task_id}")
-        return f"{self.started.instance_id[:200]}:{unique.hex[:16]}"
+        return child_id(self.started.instance_id, self.started.execution_id, task_id)
 
     def send_event(self, instance_id: str, name: str, data: object) -> None:
         """Raise an external event to another instance."""

@@ -7,6 +7,7 @@ what arrives for something that nobody waits for any more is dropped.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from math import ceil
 from typing import Any, NamedTuple
 
@@ -55,6 +56,13 @@ class Outstanding:
     def decide(self, decision: ev.Decision) -> None:
         """Take a decision down."""
         raise NotImplementedError
+
+    def go_on_as(self, forked: ev.ExecutionForked) -> None:
+        """Be the fork from here on; what was copied saw the identity of its origin, so that it comes out the same."""
+        identity = (forked.instance_id, forked.execution_id)
+        self.started = replace(
+            self.started, instance_id=identity[0], execution_id=identity[1], version=forked.version, parent=None
+        )
 
     # --- outcomes --------------------------------------------------------------------------------------------
 

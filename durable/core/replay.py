@@ -169,6 +169,8 @@ class Orchestration(Operations):
                 coro = self._begin(self.context, event.input)
                 # An empty context, or the orchestrator would see the host's variables.
                 self._main = self.loop.create_task(coro, name="main", context=Context())  # type: ignore[assignment]
+            case ev.ExecutionForked():
+                self.go_on_as(event)
             case ev.ExecutionCancelRequested() if self._main is not None:
                 self._cancel = event
                 self._main.cancel(event.reason)

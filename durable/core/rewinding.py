@@ -37,10 +37,12 @@ def rewind_point(events: Sequence[ev.HistoryEvent]) -> int:
     """How many of these events still count when the execution is rewound: whole turns, up to the first failure.
 
     The last turn never does: it ended the execution. Nor does what happened in a critical section, as its
-    locks were given back.
+    locks were given back. What a fork copied always does: it was not the fork that failed there.
     """
     begins = _turn_starts(events)
-    failed = next((place for place, event in enumerate(events) if isinstance(event, _FAILURES)), len(events))
+    copied = max((place for place, event in enumerate(events) if isinstance(event, ev.ExecutionForked)), default=-1)
+    after = enumerate(events[copied + 1 :], copied + 1)
+    failed = next((place for place, event in after if isinstance(event, _FAILURES)), len(events))
     keep = max(start for start in begins if start <= failed)
     keep = min(keep, begins[-1])
     while keep and (open_sections := _sections(events[:keep])):

@@ -45,7 +45,8 @@ class InstanceState:
     ``timers``, ``children``, entity ``calls``, ``lock_requests``; and the critical ``sections`` that are held.
     ``last_asked`` is the highest task id that awaits or awaited an answer.
     ``taken`` are the ids of the messages that this execution took in. ``kept`` are results from before a rewind by
-    what was called, ``answers`` those of them that answer an outstanding task.
+    what was called, ``answers`` those of them that answer an outstanding task. ``again`` is what a fork has still to
+    be given of what its origin received.
     """
 
     status: RuntimeStatus = RuntimeStatus.PENDING
@@ -65,6 +66,7 @@ class InstanceState:
     rewinding: bool = False
     kept: dict[Call, list[str]] = field(default_factory=dict)
     answers: dict[int, str] = field(default_factory=dict)
+    again: list[ev.ArrivedAgain] = field(default_factory=list)
     entity: ev.EntityStateSet | None = None
     custom_status: str | None = None
     output: str | None = None
@@ -95,7 +97,7 @@ class InstanceState:
         """When the owner next has something to do: 0 for now, None for not before a message arrives."""
         if self.status.is_terminal:
             return None
-        if self.activities or self.continued is not None:
+        if self.activities or self.continued is not None or self.again:
             return 0
         if self.entity is not None:
             scheduled = () if self.entity.locked_by else self.entity.scheduled
@@ -124,6 +126,8 @@ class InstanceState:
             fold(self, event)
         if self.kept:
             self.use_kept(event)
+        if self.again and event in self.again:
+            self.again.remove(event)
 
     def use_kept(self, event: ev.HistoryEvent) -> None:
         """Answer a call with the result that the same call had before the execution was rewound."""
@@ -276,6 +280,10 @@ def _rewound(state: InstanceState, event: ev.ExecutionRewound) -> None:
     state.rewinding = False
 
 
+def _forked(state: InstanceState, event: ev.ExecutionForked) -> None:
+    state.again = list(event.events)
+
+
 def _continued(state: InstanceState, event: ev.ContinueAsNew) -> None:
     state.continued = event
     state.close()
@@ -313,6 +321,7 @@ _FOLDS: dict[type[Any], Callable[[InstanceState, Any], None]] = {
     ev.ExecutionSuspended: _suspended,
     ev.ExecutionResumed: _resumed,
     ev.ExecutionRewound: _rewound,
+    ev.ExecutionForked: _forked,
     ev.ExecutionTerminated: _taken,
     ev.ExecutionCancelRequested: _taken,
     ev.ContinueAsNew: _continued,

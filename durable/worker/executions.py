@@ -27,8 +27,8 @@ class Executions:
         self._settings = settings
         self._services = WorkerServices(registry)
 
-    def begin(self, started: ExecutionStarted) -> Execution:
-        """The execution that begins with ``started``; no turn has run yet.
+    def begin(self, started: ExecutionStarted, version: str | None) -> Execution:
+        """The execution that begins with ``started``; no turn has run yet. ``version`` is the instance's.
 
         Raises:
             UnknownFunctionError: its orchestrator or entity is not registered here.
@@ -39,10 +39,10 @@ class Executions:
             return EntityExecution(entity_id, self._registry.find_entity(entity_id.name), self._registry)
         definition = self._registry.find_orchestrator(started.name)
         settings = self._settings
-        if started.name.startswith(BUILT_IN) or matches(settings.version_match, settings.version, started.version):
+        if started.name.startswith(BUILT_IN) or matches(settings.version_match, settings.version, version):
             return Orchestration(started, definition.begin, self._services)
         mismatch = VersionMismatchError(
-            f"instance {started.instance_id!r} of orchestrator {started.name!r} has version {started.version!r}; this "
+            f"instance {started.instance_id!r} of orchestrator {started.name!r} has version {version!r}; this "
             f"worker has version {settings.version!r} and runs {settings.version_match.value}"
         )
         if settings.version_failure is VersionFailure.REJECT:

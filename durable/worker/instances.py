@@ -66,6 +66,10 @@ class Effects(Protocol):
         """The instance is at rest until ``instance.state.due_at``."""
         ...
 
+    def begin_at(self, instance_id: str, due_at: int) -> None:
+        """An instance that is not in memory begins then."""
+        ...
+
     def committed(self, record: InstanceRecord) -> None:
         """The store holds this state now."""
         ...

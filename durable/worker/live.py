@@ -227,7 +227,8 @@ class LiveInstance:
         for position, event in enumerate(events, 1):
             kind = type(event)
             if kind in SENDING:
-                out = out or Outgoing(self.record, self.record.execution_id, self.next_seq, self.partition_count)
+                if out is None or kind is ev.ExecutionForked:  # what that one copied was sent by its origin
+                    out = Outgoing(self.record, self.record.execution_id, self.next_seq, self.partition_count)
                 out.take(event, position, state)
             state.apply(event)
             field_name = _PAYLOADS.get(kind)

@@ -15,6 +15,7 @@ from durable.core.errors import UnsupportedHistoryError
 from durable.core.events import (
     ExecutionRewound,
     ExecutionStarted,
+    ExecutionTerminated,
     HistoryEvent,
     TaskCompleted,
     TaskDeferred,
@@ -25,6 +26,7 @@ from durable.core.ids import earlier_execution_id, is_entity
 from durable.core.rewinding import effective, kept_answers, rewind_point, rewound_state
 from durable.core.state import RuntimeStatus
 from durable.offload import restore_checkpoints, restore_record
+from durable.scheduling import scheduled_for
 from durable.worker.activities import Key
 from durable.worker.executions import Executions, live_class
 from durable.worker.live import (
@@ -65,6 +67,14 @@ class Gone:
 
     messages: Sequence[Message]
     answers: Sequence[Message] = ()
+
+
+@dataclass(slots=True)
+class Early:
+    """It is not to begin before ``due_at``, whatever is sent to it. ``seen`` as in :class:`Loaded`."""
+
+    due_at: int
+    seen: int
 
 
 @dataclass(slots=True)
@@ -121,7 +131,7 @@ class Loader:
             UnknownFunctionError: its orchestrator is not registered here.
         """
         started = start_event(record, self._clock(), self._runtime)
-        execution = None if inert else self._executions.begin(started)
+        execution = None if inert else self._executions.begin(started, record.version)
         recoveries = record.recoveries
         return live_class(record.instance_id)(
             record, execution, self._count, mailbox=[started], rev=record.rev, recoveries=recoveries
@@ -129,7 +139,7 @@ class Loader:
 
     async def load(
         self, instance_id: str, execution_id: str | None = None, mailbox: Sequence[Item] = (), *, inert: bool = False
-    ) -> Loaded | Gone:
+    ) -> Loaded | Gone | Early:
         """Replay ``instance_id`` from its history, and put what is in its inbox into its mailbox.
 
         Activities whose outcome waits in ``mailbox``, the one of that execution, are not outstanding any more.
@@ -147,6 +157,9 @@ class Loader:
                 return await self._new_entity(instance_id, mailbox)
             if stored is None or stored.status.is_terminal:
                 return await self._ended(instance_id, stored)
+            begins_at = scheduled_for(stored)
+            if begins_at is not None and begins_at > self._clock() and not await self._is_ended_before(stored):
+                return Early(begins_at, len(mailbox))
             record = await restore_record(self._backend, stored)
             loaded = await self._from_history(record, mailbox if execution_id == record.execution_id else (), inert)
             if loaded is not None:
@@ -163,6 +176,12 @@ class Loader:
                     return loaded
                 _discard(loaded.instance)
             # Its record did not show yet that it has ended or continued as new, or another owner writes: look again.
+
+    async def _is_ended_before(self, record: InstanceRecord) -> bool:
+        """Whether an instance that is not to begin yet is to be terminated."""
+        messages = await self._backend.receive([record.instance_id])
+        ends = (one for one in messages if type(one.event) is ExecutionTerminated)
+        return any(is_addressed(one, record.execution_id) for one in ends)
 
     async def _read_inbox(self, instance: LiveInstance) -> bool:
         """Put what is in the inbox into the mailbox; False when that shows that the history was read too early."""
@@ -192,7 +211,7 @@ class Loader:
         """An instance that ended badly, as it was before its first failure."""
         checkpoints = [checkpoint async for page in self._pages(record) for checkpoint in page]
         events = effective([checkpoint.events for checkpoint in checkpoints])
-        execution = self._executions.begin(_started(checkpoints[0]))
+        execution = self._executions.begin(_started(checkpoints[0]), record.version)
         instance = LiveInstance(record, execution, self._count, recoveries=record.recoveries)
         instance.mailbox += [*go_back(instance, rewind, events), *others]
         instance.next_seq, instance.rev = checkpoints[-1].seq + 1, checkpoints[-1].rev
@@ -224,7 +243,7 @@ class Loader:
         if first is None:
             await self._mark_former(record)
             return Loaded(self.fresh(record, inert=inert), [])
-        execution = None if inert else self._executions.begin(_started(first[0]))
+        execution = None if inert else self._executions.begin(_started(first[0]), record.version)
         kind = live_class(record.instance_id)
         instance = kind(record, execution, self._count, recoveries=record.recoveries)
         try:
@@ -344,7 +363,8 @@ class Loader:
     ) -> list[tuple[TaskScheduled, int]]:
         """What to deliver again. The delivery is counted in the store first: it may kill this worker, too."""
         record = instance.record
-        answered = {event.task_id for event in mailbox if isinstance(event, TaskCompleted | TaskFailed | TaskDeferred)}
+        heard = (*mailbox, *instance.state.again)
+        answered = {event.task_id for event in heard if isinstance(event, TaskCompleted | TaskFailed | TaskDeferred)}
         lost = [
             task
             for task in instance.state.activities.values()
@@ -353,7 +373,7 @@ class Loader:
             and not self._is_running((record.instance_id, record.execution_id, task.task_id))
         ]
         instance.heartbeats = dict(record.heartbeats or {})
-        instance.mailbox += kept_answers(instance.state, instance.state.last_timestamp)
+        instance.mailbox += [*kept_answers(instance.state, instance.state.last_timestamp), *instance.state.again]
         if lost:
             instance.recoveries += 1
             note = Annotation(record.instance_id, instance.rev, None, instance.recoveries, record.heartbeats)

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from durable.backend import Annotation, Backend, Message
-from durable.core.events import ArrivedEvent, ExecutionTerminated
+from durable.core.events import ArrivedEvent, ExecutionStarted, ExecutionTerminated
 from durable.core.ids import generation_of
 from durable.worker.instances import Effects, Instances
 from durable.worker.live import Item, LiveInstance
-from durable.worker.loading import Gone, Loaded, Loader
+from durable.worker.loading import Early, Gone, Loaded, Loader
 from durable.worker.patience import Patience
 
 T = TypeVar("T")
@@ -177,7 +177,7 @@ class Recovery:
         elif isinstance(loaded, Loaded) and loaded.instance.execution is not None:
             loaded.instance.execution.discard()
 
-    async def _loaded(self, instance_id: str, away: _Away) -> Loaded | Gone:
+    async def _loaded(self, instance_id: str, away: _Away) -> Loaded | Gone | Early:
         # Else the loader would take what is being settled here for what a former owner left behind.
         await self._caught_up(instance_id)
         try:
@@ -188,7 +188,14 @@ class Recovery:
             # It cannot go on, but it can be ended.
             return await self._patience.insist(lambda: self._loader.load(instance_id, inert=True))
 
-    def _take_in(self, instance_id: str, away: _Away, loaded: Loaded | Gone) -> None:
+    def _take_in(self, instance_id: str, away: _Away, loaded: Loaded | Gone | Early) -> None:
+        if isinstance(loaded, Early):
+            # Its messages wait in the store. One that ends it may have come after the inbox was read.
+            if any(map(_ends, away.mailbox[loaded.seen :])):
+                self._load(instance_id, _Away())
+            else:
+                self._effects.begin_at(instance_id, loaded.due_at)
+            return
         if away.lost_race:
             keep = set() if isinstance(loaded, Gone) else set(loaded.instance.state.activities)
             self._effects.keep_activities(instance_id, keep)
@@ -198,7 +205,10 @@ class Recovery:
             return
         instance = loaded.instance
         if away.execution_id == instance.record.execution_id:
-            instance.mailbox += [item for item in away.mailbox if type(item) is not Message]
+            # The loader gave it its start, if that is to come, and what history keeps for it.
+            known = instance.mailbox
+            outcomes = (item for item in away.mailbox if type(item) not in (Message, ExecutionStarted))
+            instance.mailbox += [item for item in outcomes if item not in known]
         # Of the messages only those that came after the inbox was read: it had the others, unless they were taken in.
         late = [item for item in away.mailbox[loaded.seen :] if type(item) is Message]
         if late and generation_of(instance.record.execution_id):

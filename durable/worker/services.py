@@ -30,7 +30,9 @@ class ReplaySafeLogger(logging.LoggerAdapter[logging.Logger]):
         return self._context.is_live and super().isEnabledFor(level)
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
-        kwargs["extra"] = {**(self.extra or {}), **kwargs.get("extra", {})}
+        # The id as it is now: a fork began under that of its origin.
+        own = {**(self.extra or {}), "instance_id": self._context.instance_id}
+        kwargs["extra"] = {**own, **kwargs.get("extra", {})}
         return msg, kwargs
 
 

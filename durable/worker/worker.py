@@ -340,6 +340,9 @@ class Worker:
         next_timer = state.due_at or (None if is_suspended else min(state.timers.values(), default=None))
         self._wakeups.schedule(instance.instance_id, next_timer, however_late=bool(state.activities))
 
+    def begin_at(self, instance_id: str, due_at: int) -> None:
+        self._wakeups.schedule(instance_id, due_at)
+
     def committed(self, record: InstanceRecord) -> None:
         self._changed(record)
 

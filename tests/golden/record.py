@@ -35,7 +35,8 @@ class Event:
 class Recording:
     """How the history of one file comes about: an orchestrator, its input, and what is raised to it.
 
-    ``back`` is the number of executions before the last one that the kept one is.
+    ``back`` is the number of executions before the last one that the kept one is. With ``fork_from`` it is that of a
+    fork from the event of that number.
     """
 
     orchestrator: str
@@ -43,12 +44,14 @@ class Recording:
     kwargs: tuple[tuple[str, Any], ...] = ()
     events: tuple[Event, ...] = ()
     back: int = 0
+    fork_from: int | None = None
 
 
 _STOP = (Event({"rounds": 3}, "stop", True),)
 _DEVICES = ["lamp", "broken", "camera"]
 RECORDINGS = {
     "chain": Recording("chain", (["Tokyo", "Seattle", "London"],)),
+    "chain_forked": Recording("chain", (["Tokyo", "Seattle", "London"],), fork_from=8),
     "fan_out": Recording("fan_out", (20,)),
     "timers": Recording("timers"),
     "failures": Recording("failures"),
@@ -102,6 +105,9 @@ async def record(name: str, recording: Recording) -> None:
             await handle.raise_event(event.name, event.data)
         with suppress(OrchestrationFailedError):  # a failure is a history too
             await handle.result(DEADLINE)
+        if recording.fork_from is not None:
+            handle = await handle.fork(from_event=recording.fork_from, instance_id=f"golden-{name}-fork")
+            await handle.result(DEADLINE)
         execution = earlier_execution_id((await handle.status()).execution_id, recording.back)
         assert execution is not None
         parts = await backend.load(handle.instance_id, execution, limit=1000)
@@ -117,7 +123,8 @@ async def until_custom_status(wanted: Any, handle: InstanceHandle[Any]) -> None:
 
 def write(name: str, history: Iterable[HistoryEvent]) -> None:
     events = [event_to_dict(event) for event in history]
-    for event in events:
+    nested = [kept for event in events for kept in event.get("events", ())]
+    for event in events + nested:
         event.pop("worker", None)  # names the machine, as do the paths of a stack
         forget_stacks(event.get("failure", {}))
     lines = ",\n".join(json.dumps(event, ensure_ascii=False) for event in events)

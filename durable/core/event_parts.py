@@ -1,0 +1,36 @@
+"""Values that events hold: where an execution comes from, and what one attempt hands to the next.
+
+Rule of this file: values only, each a field of some event.
+"""
+
+from __future__ import annotations
+
+from durable.core.values import value
+
+
+@value
+class ParentInstance:
+    """Which call of which instance a sub-orchestration answers, and the instance at the top of the tree."""
+
+    instance_id: str
+    execution_id: str
+    task_id: int
+    root_instance_id: str
+
+
+@value
+class PreviousAttempt:
+    """What a retried call hands to its next attempt: how many there were, the first one's task, the last heartbeat."""
+
+    attempts: int
+    first_task_id: int
+    heartbeat: str | None = None
+
+
+@value
+class ForkOrigin:
+    """What an instance was forked from: an execution of another, up to and including the event of that number."""
+
+    instance_id: str
+    execution_id: str
+    event: int

@@ -1,0 +1,125 @@
+"""Starting instances: what is written for one, and what becomes of another one that has its id.
+
+Rule of this file: whoever loses a race sees what the winner started. An instance that replaces another of its id counts
+its checkpoints on from there, so that nothing that is still written for the former one can reach its record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Literal, TypeAlias, get_args
+
+from durable.backend import InstanceRecord
+from durable.client import Client
+from durable.clock import from_datetime
+from durable.core.errors import InstanceExistsError, InstanceFinishedError, InstanceNotFoundError
+from durable.core.events import ExecutionTerminated
+from durable.core.ids import same_start
+from durable.definitions import Orchestrator, encode_untyped
+
+OnConflict: TypeAlias = Literal["raise", "use_existing", "replace_finished", "terminate_existing"]
+"""What becomes of a start whose instance id is in use."""
+
+RESERVED_TAGS = "durable."
+"""How the names of tags begin that the library keeps for itself."""
+
+_LOOK = 0.25
+_REPLACED = '"replaced by another start"'
+
+
+async def start(
+    client: Client,
+    orchestrator: Orchestrator[..., Any] | str,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    instance_id: str | None,
+    start_at: datetime | None,
+    version: str | None,
+    tags: Mapping[str, str] | None,
+    on_conflict: OnConflict,
+) -> str:
+    """Create an instance and return its id; see ``TaskHub.start``."""
+    if on_conflict not in get_args(OnConflict):
+        raise ValueError(f"on_conflict must be one of {', '.join(get_args(OnConflict))}; not {on_conflict!r}")
+    name = orchestrator if isinstance(orchestrator, str) else orchestrator.name
+    record = client.new_record(
+        name,
+        _encoded(client, name, args, kwargs),
+        instance_id=instance_id,
+        version=version,
+        tags=_checked_tags(tags),
+        start_at=None if start_at is None else from_datetime(start_at),
+    )
+    await put(client, record, on_conflict)
+    return record.instance_id
+
+
+async def put(client: Client, record: InstanceRecord, on_conflict: OnConflict) -> None:
+    """Create the instance of a record, or make way for it as ``on_conflict`` says. Raises InstanceExistsError."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + client.settings.start_timeout
+    while (existing := await client.create(record)) is not None:
+        if on_conflict == "use_existing":
+            return
+        if on_conflict == "raise":
+            raise InstanceExistsError(existing.instance_id, existing.status.value)
+        try:
+            existing = await client.record(existing.instance_id)
+            if on_conflict == "terminate_existing" and not existing.status.is_terminal:
+                existing = await _ended(client, existing, deadline)
+        except InstanceNotFoundError:
+            continue  # somebody else has made way
+        if not existing.status.is_terminal or loop.time() > deadline:
+            raise InstanceExistsError(existing.instance_id, existing.status.value)
+        await client.forget(existing.instance_id)
+        record = replace(record, rev=max(record.rev, existing.rev + 1))
+
+
+async def _ended(client: Client, existing: InstanceRecord, deadline: float) -> InstanceRecord:
+    """Terminate an instance with its children, and return its record as soon as it has ended, or at the deadline.
+
+    Raises InstanceNotFoundError when it is gone by then.
+    """
+    instance_id = existing.instance_id
+    with suppress(InstanceFinishedError):
+        await client.send(
+            instance_id,
+            lambda now, id_: ExecutionTerminated(now, _REPLACED, True, id_),
+            execution_id=existing.execution_id,
+        )
+    while not existing.status.is_terminal and asyncio.get_running_loop().time() < deadline:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LOOK):
+                await client.waiters.wait(instance_id)
+        found = await client.record(instance_id)
+        if not same_start(found.execution_id, existing.execution_id):
+            raise InstanceNotFoundError(f"instance {instance_id!r} was replaced by another start")
+        existing = found
+    return existing
+
+
+def _encoded(client: Client, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """The arguments as JSON, by the orchestrator's annotations where it is known here."""
+    registry = client.registry
+    definition = registry.orchestrators.get(name)
+    if definition is not None:
+        return definition.encode_arguments(args, kwargs)
+    if registry.has_orchestrators:
+        registry.find_orchestrator(name)  # raises, listing near names
+    return encode_untyped(args, kwargs, f"orchestrator {name!r}")
+
+
+def _checked_tags(tags: Mapping[str, str] | None) -> Mapping[str, str] | None:
+    if not tags:
+        return None
+    for key, value in tags.items():
+        if not isinstance(key, str) or not isinstance(value, str) or not key:
+            raise ValueError(f"tags must map non-empty text to text; got {key!r}: {value!r}")
+        if key.startswith(RESERVED_TAGS):
+            raise ValueError(f"tag {key!r}: names that begin with {RESERVED_TAGS!r} are kept for the library")
+    return dict(tags)
