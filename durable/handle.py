@@ -232,7 +232,8 @@ class InstanceHandle(Generic[R]):
         """Delete the instance, which must have ended, and its sub-orchestrations; return how many instances went.
 
         Those that still run are left, and so are instances that it started and did not wait for. Children go before
-        it, so what a crash interrupts can be done again. Raises InstanceNotFoundError, InstanceNotFinishedError.
+        it, so what a crash interrupts can be done again. Raises InstanceNotFoundError, InstanceNotFinishedError,
+        InstanceHeldError.
         """
         return await purge(self._client(), self.instance_id, recursive=recursive)
 

@@ -12,7 +12,7 @@ from functools import partial
 
 from durable.backend import InstanceRecord
 from durable.client import Client
-from durable.core.errors import InstanceNotFinishedError
+from durable.core.errors import InstanceHeldError, InstanceNotFinishedError
 from durable.core.events import SubOrchestrationInstanceCreated
 from durable.core.ids import earlier_execution_id
 
@@ -25,6 +25,9 @@ async def purge(client: Client, instance_id: str, *, recursive: bool) -> int:
     record = await client.record(instance_id)
     if not record.status.is_terminal:
         raise InstanceNotFinishedError(instance_id, record.status.value)
+    stored = (await client.insist(lambda: client.backend.get([instance_id])))[0]
+    if stored is not None and stored.hold is not None:
+        raise InstanceHeldError(instance_id, stored.hold)
     deadline = asyncio.get_running_loop().time() + _SHOWN
     levels = [[record]]
     while recursive and levels[-1]:

@@ -16,7 +16,7 @@ from durable.backend import Page, Query
 from durable.backend_queries import Grouping, check_grouping, position_of
 from durable.client import Client
 from durable.clock import from_datetime
-from durable.core.errors import InstanceNotFoundError
+from durable.core.errors import InstanceHeldError, InstanceNotFinishedError, InstanceNotFoundError
 from durable.core.events import ExecutionTerminated
 from durable.core.state import RuntimeStatus
 from durable.handle import InstanceHandle, InstanceStatus, status_of
@@ -48,6 +48,10 @@ class InstancePage:
 
     instances: tuple[InstanceStatus, ...]
     continuation: str | None
+
+
+_PASSED_OVER = (InstanceNotFoundError, InstanceNotFinishedError, InstanceHeldError)
+"""What may be the matter with an instance that was just listed: it went with its parent, was rewound, or is held."""
 
 
 class InstanceQuery:
@@ -103,7 +107,7 @@ class InstanceQuery:
             ids = [record.instance_id for record in page.records if record.hold is None]
             if recursive:
                 for instance_id in ids:
-                    with suppress(InstanceNotFoundError):  # it went with its parent, or somebody else was faster
+                    with suppress(*_PASSED_OVER):
                         done += await InstanceHandle(instance_id, self._client).purge(recursive=True)
             else:
                 done += await client.purge_all(ids)

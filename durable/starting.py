@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from durable.backend import InstanceRecord
 from durable.client import Client
 from durable.clock import from_datetime
-from durable.core.errors import InstanceExistsError, InstanceFinishedError, InstanceNotFoundError
+from durable.core.errors import InstanceExistsError, InstanceFinishedError, InstanceHeldError, InstanceNotFoundError
 from durable.core.events import ExecutionTerminated
 from durable.core.ids import same_start
 from durable.definitions import Orchestrator, encode_untyped
@@ -68,6 +68,8 @@ async def put(client: Client, record: InstanceRecord, on_conflict: OnConflict) -
             return
         if on_conflict == "raise":
             raise InstanceExistsError(existing.instance_id, existing.status.value)
+        if existing.hold is not None:
+            raise InstanceHeldError(existing.instance_id, existing.hold)
         try:
             existing = await client.record(existing.instance_id)
             if on_conflict == "terminate_existing" and not existing.status.is_terminal:

@@ -40,6 +40,7 @@ _CODES = {
     "InstanceFinishedError": ExitCode.CONFLICT,
     "InstanceNotFailedError": ExitCode.CONFLICT,
     "InstanceNotFinishedError": ExitCode.CONFLICT,
+    "InstanceHeldError": ExitCode.CONFLICT,
     "PayloadError": ExitCode.USAGE,
     "RegistrationError": ExitCode.USAGE,
     "UnknownFunctionError": ExitCode.USAGE,

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from durable.backend_queries import check_grouping
 from durable.cli.conditions import Conditions
-from durable.cli.exits import CommandError, ExitCode
+from durable.cli.exits import ExitCode
 from durable.cli.groups import add_commands
 from durable.cli.output import Output
 from durable.cli.shapes import HISTORY_COLUMNS, history_shape, status_shape, time_text
@@ -130,10 +131,8 @@ async def count(
     by: Annotated[str, typer.Option(help="status or name.")] = "status",
 ) -> None:
     """Count instances by status or by name."""
-    if by not in ("status", "name"):
-        raise CommandError(f"--by {by!r} is not known; write status or name")
     async with store.connected() as hub:
-        counts = await hub.count(by=by, **conditions.as_query())
+        counts = await hub.count(by=check_grouping(by), **conditions.as_query())
     output = store.output
     if output.as_json:
         output.document(counts)

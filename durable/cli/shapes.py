@@ -7,6 +7,7 @@ those of Durable Functions' table.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -50,6 +51,10 @@ def status_shape(status: InstanceStatus) -> dict[str, Any]:
         "problem": status.problem,
         "parentInstanceId": status.parent_instance_id,
         "rootInstanceId": status.root_instance_id,
+        "scheduledStartTime": None if status.scheduled_start_at is None else time_text(status.scheduled_start_at),
+        "purgeTime": None if status.purge_at is None else time_text(status.purge_at),
+        "hold": status.hold,
+        "forkedFrom": None if status.forked_from is None else asdict(status.forked_from),
     }
 
 

@@ -180,6 +180,15 @@ class InstanceNotFinishedError(DurableError):
         self.status = status
 
 
+class InstanceHeldError(DurableError):
+    """The instance is held: nobody may purge or replace it until it is released."""
+
+    def __init__(self, instance_id: str, reason: str) -> None:
+        super().__init__(f"instance {instance_id!r} is held ({reason}); release it first")
+        self.instance_id = instance_id
+        self.reason = reason
+
+
 class InstanceNotFailedError(DurableError):
     """Only a failed instance can be rewound."""
 

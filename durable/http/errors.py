@@ -23,6 +23,7 @@ _STATUSES = {
     "InstanceNotFoundError": 404,
     "InstanceExistsError": 409,
     "InstanceNotFinishedError": 409,
+    "InstanceHeldError": 409,
     "InstanceFinishedError": 410,
     "PayloadTooLargeError": 413,
     "PayloadError": 400,

@@ -29,6 +29,10 @@ STATUS_FIELDS = [
     "problem",
     "parentInstanceId",
     "rootInstanceId",
+    "scheduledStartTime",
+    "purgeTime",
+    "hold",
+    "forkedFrom",
 ]
 
 
