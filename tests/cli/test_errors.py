@@ -43,7 +43,7 @@ FAILED, USAGE, NOT_FOUND, CONFLICT, UNAVAILABLE = 1, 2, 3, 4, 5
         (["purge", "done-1", "--all"], USAGE, "purge takes an instance id or conditions, not both"),
         (["purge", "--status", "Completed"], USAGE, "there is nobody to ask; add --yes"),
         (["terminate", "--all"], USAGE, "there is nobody to ask; add --yes"),
-        (["count", "--by", "colour"], USAGE, "--by 'colour' is not known"),
+        (["count", "--by", "colour"], USAGE, "not by 'colour'"),
         (["worker", "hub"], USAGE, "'hub' names no hub; write module:attribute"),
         (["worker", "nosuch.module:hub"], USAGE, "there is no module 'nosuch.module'"),
         (["worker", "tests.cli.orders:nothing"], USAGE, "has no 'nothing'; its hubs are hub"),
