@@ -163,20 +163,30 @@ class Client:
 
         Raises InstanceNotFoundError, InstanceFinishedError.
         """
+        message = self.new_message(instance_id, make, idempotency_key, execution_id=execution_id)
+        if not is_entity(instance_id):  # those are there as soon as somebody asks
+            record = await self.record(instance_id)
+            if record.status.is_terminal and not isinstance(message.event, ExecutionRewound):
+                raise InstanceFinishedError(instance_id, record.status.value)
+        await self.insist(lambda: self.backend.send([message]))
+        self._sent(message)
+
+    def new_message(
+        self,
+        instance_id: str,
+        make: Callable[[int, str], HistoryEvent],
+        idempotency_key: str | None = None,
+        *,
+        execution_id: str | None = None,
+    ) -> Message:
+        """A message that is not sent yet, later than all before it. Raises ValueError for what entities do not take."""
         now = self._next_time()
         message_id = f"{instance_id}/client/{uuid4().hex}" if idempotency_key is None else idempotency_key
         event = make(now, message_id)
         if is_entity(instance_id) and not isinstance(event, EntityOperationSignaled):
             raise ValueError(f"{instance_id!r} is an entity: it takes signals and calls, and nothing else")
-        if not is_entity(instance_id):  # those are there as soon as somebody asks
-            record = await self.record(instance_id)
-            if record.status.is_terminal and not isinstance(event, ExecutionRewound):
-                raise InstanceFinishedError(instance_id, record.status.value)
-        message = Message(
-            message_id, instance_id, partition_of(instance_id, self.partition_count), now, event, execution_id
-        )
-        await self.insist(lambda: self.backend.send([message]))
-        self._sent(message)
+        partition = partition_of(instance_id, self.partition_count)
+        return Message(message_id, instance_id, partition, now, event, execution_id)
 
     def now(self) -> int:
         """The time by the hub's clock, in microseconds."""
@@ -218,12 +228,15 @@ class Client:
 
     # --- looking -----------------------------------------------------------------------------
 
+    def ahead(self, instance_id: str) -> InstanceRecord | None:
+        """The record as the worker of this process has committed it, where the store still shows an older one."""
+        return self._record_ahead(instance_id)
+
     async def record(self, instance_id: str) -> InstanceRecord:
         """The record of an instance, large values included. Raises InstanceNotFoundError."""
-        ahead = self._record_ahead(instance_id)
-        found = ahead or (await self.backend.get([instance_id]))[0]
+        found = self.ahead(instance_id) or (await self.backend.get([instance_id]))[0]
         if found is None:
-            raise InstanceNotFoundError(f"there is no instance {instance_id!r} in this task hub")
+            raise not_found(instance_id)
         return await restore_record(self.backend, found)
 
     async def shown(self, instance_id: str) -> InstanceRecord:
@@ -303,13 +316,18 @@ class Client:
     async def set_hold(self, instance_id: str, reason: str | None) -> None:
         """Keep an instance from being purged, or (None) no longer. Raises InstanceNotFoundError."""
         if not await self.insist(lambda: self.backend.set_hold(instance_id, reason)):
-            raise InstanceNotFoundError(f"there is no instance {instance_id!r} in this task hub")
+            raise not_found(instance_id)
 
     def decode_output(self, record: InstanceRecord, definition: Orchestrator[..., Any] | None) -> Any:
         """The result of a completed instance, typed where its orchestrator is known here."""
         definition = definition or self.registry.orchestrators.get(record.name)
         payload = record.output or "null"
         return decode(payload) if definition is None else definition.decode_result(payload)
+
+
+def not_found(instance_id: str) -> InstanceNotFoundError:
+    """The error for an id that no instance has."""
+    return InstanceNotFoundError(f"there is no instance {instance_id!r} in this task hub")
 
 
 def _give_up(committed: asyncio.Future[Any], instance_id: str, seconds: float) -> None:

@@ -33,6 +33,7 @@ from durable.core.ids import check_event_name
 from durable.core.state import RuntimeStatus
 from durable.definitions import Orchestrator
 from durable.forking import fork, origin_of, own_tags
+from durable.joining import send_in
 from durable.payloads import decode, encode
 from durable.purging import purge
 from durable.restarting import restart
@@ -118,15 +119,23 @@ class InstanceHandle(Generic[R]):
 
     # --- telling it something; each raises InstanceNotFoundError, or InstanceFinishedError when it has ended
 
-    async def raise_event(self, name: str, data: object = None, *, idempotency_key: str | None = None) -> None:
+    async def raise_event(
+        self, name: str, data: object = None, *, idempotency_key: str | None = None, session: Any = None
+    ) -> None:
         """Raise an external event: durable on return, kept until the orchestrator waits for one of that name.
 
         With an ``idempotency_key`` it is delivered once, however often it is raised with that key (within 7 days).
+        With a MongoDB ``session`` it is a part of the session's transaction (see ``TaskHub.start``).
         Raises ValueError for a bad name, PayloadError for data that JSON cannot carry.
         """
         payload = encode(data, f"the data of event {check_event_name(name)!r}")
         key = None if idempotency_key is None else f"{self.instance_id}/key/{name.casefold()}/{idempotency_key}"
-        await self._client().send(self.instance_id, lambda now, id_: EventRaised(now, name, payload, id_), key)
+        client = self._client()
+        if session is None:
+            await client.send(self.instance_id, lambda now, id_: EventRaised(now, name, payload, id_), key)
+        else:
+            message = client.new_message(self.instance_id, lambda now, id_: EventRaised(now, name, payload, id_), key)
+            await send_in(client, session, message)
 
     async def suspend(self, reason: str | None = None) -> None:
         """Have the instance stand still: what arrives waits, and nothing runs until :meth:`resume`."""

@@ -50,6 +50,7 @@ class TaskHub(HubConnection):
         version: str | None = None,
         tags: Mapping[str, str] | None = None,
         on_conflict: OnConflict = "raise",
+        session: Any = None,
         **kwargs: Any,
     ) -> InstanceHandle[R]: ...
     @overload
@@ -62,6 +63,7 @@ class TaskHub(HubConnection):
         version: str | None = None,
         tags: Mapping[str, str] | None = None,
         on_conflict: OnConflict = "raise",
+        session: Any = None,
         **kwargs: Any,
     ) -> InstanceHandle[Any]: ...
     async def start(
@@ -73,6 +75,7 @@ class TaskHub(HubConnection):
         version: str | None = None,
         tags: Mapping[str, str] | None = None,
         on_conflict: OnConflict = "raise",
+        session: Any = None,
         **kwargs: Any,
     ) -> InstanceHandle[Any]:
         """Create an instance of ``orchestrator`` (a definition or its name) and return its handle.
@@ -85,11 +88,17 @@ class TaskHub(HubConnection):
         "replace_finished" purges it if it has ended; "terminate_existing" also terminates it if it has not, with its
         children, and waits for its end for the setting ``start_timeout``.
 
+        With ``session``, a client session of motor or pymongo in a transaction, the start is a part of that
+        transaction: the instance begins when it commits, and never was when it aborts. The driver's errors come as
+        they are then, for ``with_transaction`` to try again.
+
         Raises:
             InstanceExistsError: an instance of that id exists, and ``on_conflict`` leaves it where it is.
             UnknownFunctionError: this process knows orchestrators, but none of that name.
             PayloadError: an argument cannot be written as JSON or does not fit its annotation.
-            ValueError: the instance id, a tag, ``start_at`` or ``on_conflict`` breaks a rule.
+            ValueError: the instance id, a tag, ``start_at`` or ``on_conflict`` breaks a rule, or ``session`` is in no
+                transaction of this store (TypeError: it is no such session).
+            TransactionsNotSupportedError: there is a ``session``, and the store has no transactions.
             BackendUnavailable: the store did not confirm in time; it may or may not have been started.
         """
         started = await start(
@@ -102,6 +111,7 @@ class TaskHub(HubConnection):
             version=version,
             tags=tags,
             on_conflict=on_conflict,
+            session=session,
         )
         return InstanceHandle(started, self._connected, None if isinstance(orchestrator, str) else orchestrator)
 

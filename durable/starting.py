@@ -20,6 +20,7 @@ from durable.core.errors import InstanceExistsError, InstanceFinishedError, Inst
 from durable.core.events import ExecutionTerminated
 from durable.core.ids import same_start
 from durable.definitions import Orchestrator, encode_untyped
+from durable.joining import create_in
 
 OnConflict: TypeAlias = Literal["raise", "use_existing", "replace_finished", "terminate_existing"]
 """What becomes of a start whose instance id is in use."""
@@ -42,6 +43,7 @@ async def start(
     version: str | None,
     tags: Mapping[str, str] | None,
     on_conflict: OnConflict,
+    session: Any = None,
 ) -> str:
     """Create an instance and return its id; see ``TaskHub.start``."""
     if on_conflict not in get_args(OnConflict):
@@ -55,7 +57,10 @@ async def start(
         tags=_checked_tags(tags),
         start_at=None if start_at is None else from_datetime(start_at),
     )
-    await put(client, record, on_conflict)
+    if session is None:
+        await put(client, record, on_conflict)
+    else:
+        await create_in(client, session, record, on_conflict)
     return record.instance_id
 
 

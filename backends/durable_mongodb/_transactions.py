@@ -17,6 +17,7 @@ from durable.core.ids import same_start
 from durable_mongodb._documents import message_to_document, record_from_document, record_to_document
 from durable_mongodb._driver import Connection
 from durable_mongodb._errors import translated
+from durable_mongodb._indexes import IS_WHOLE
 from durable_mongodb._payloads import pieces
 
 R = TypeVar("R")
@@ -42,17 +43,18 @@ class Joined:
 
     async def get(self, instance_id: str) -> InstanceRecord | None:
         """The record as the transaction sees it."""
-        found = await self._instances.find_one({"_id": instance_id}, session=self._session)
+        found = await self._instances.find_one({"_id": instance_id} | IS_WHOLE, session=self._session)
         return None if found is None else record_from_document(found)
 
     async def create(self, record: InstanceRecord) -> InstanceRecord | None:
         """Insert a Pending record; the one that is there already, if another start has made one."""
-        existing = await self.get(record.instance_id)
-        if existing is None:
+        # Also one that a purge has begun to delete: until it is gone, its id is taken.
+        found = await self._instances.find_one({"_id": record.instance_id}, session=self._session)
+        if found is None:
             await self._instances.insert_one(record_to_document(record), session=self._session)
-        elif not same_start(existing.execution_id, record.execution_id):
-            return existing
-        return None
+            return None
+        existing = record_from_document(found)
+        return None if same_start(existing.execution_id, record.execution_id) else existing
 
     async def send(self, message: Message) -> bool:
         """Insert a message; False when its id is known already."""

@@ -39,6 +39,7 @@ from durable.worker.live import (
     project,
     start_event,
 )
+from durable.worker.loaded import Early, Gone, Loaded, answered_from_outside
 from durable.worker.retention import Retention
 from durable.worker.rewinds import answer_again, go_back
 from durable.worker.watchdog import Watchdog
@@ -47,34 +48,6 @@ SLICE = 0.005
 """Seconds of replay after which the host's loop gets its turn."""
 
 PAGE = 200
-
-
-@dataclass(slots=True)
-class Loaded:
-    """A live instance, and its outstanding activities with the number of the delivery each is to get (R3).
-
-    ``seen`` counts the items of the mailbox given to ``load`` that were there before the inbox was read.
-    """
-
-    instance: LiveInstance
-    outstanding: list[tuple[TaskScheduled, int]]
-    seen: int = 0
-
-
-@dataclass(slots=True)
-class Gone:
-    """There is no such instance, or it has ended: nobody will take in these messages. ``answers`` are to be sent."""
-
-    messages: Sequence[Message]
-    answers: Sequence[Message] = ()
-
-
-@dataclass(slots=True)
-class Early:
-    """It is not to begin before ``due_at``, whatever is sent to it. ``seen`` as in :class:`Loaded`."""
-
-    due_at: int
-    seen: int
 
 
 @dataclass(slots=True)
@@ -171,7 +144,7 @@ class Loader:
                     _discard(loaded.instance)
                     raise
                 if is_up_to_date:
-                    answered = _answered_from_outside(loaded.instance)
+                    answered = answered_from_outside(loaded.instance)
                     loaded.outstanding = [each for each in loaded.outstanding if each[0].task_id not in answered]
                     return loaded
                 _discard(loaded.instance)
@@ -385,13 +358,6 @@ def _taken_in(checkpoint: Checkpoint) -> tuple[str, ...]:
     """Ids of the messages that a turn took in."""
     ids = (getattr(event, "message_id", None) for event in checkpoint.events)
     return tuple(message_id for message_id in ids if message_id is not None)
-
-
-def _answered_from_outside(instance: LiveInstance) -> set[int]:
-    """The activities whose outcome waits as a message: they were completed by token, or in a transaction."""
-    messages = (item for item in instance.mailbox if type(item) is Message)
-    own = (message.event for message in messages if message.execution_id == instance.record.execution_id)
-    return {event.task_id for event in own if isinstance(event, TaskCompleted | TaskFailed)}
 
 
 def _discard(instance: LiveInstance) -> None:

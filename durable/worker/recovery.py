@@ -17,7 +17,8 @@ from durable.core.events import ArrivedEvent, ExecutionStarted, ExecutionTermina
 from durable.core.ids import generation_of
 from durable.worker.instances import Effects, Instances
 from durable.worker.live import Item, LiveInstance
-from durable.worker.loading import Early, Gone, Loaded, Loader
+from durable.worker.loaded import Early, Gone, Loaded
+from durable.worker.loading import Loader
 from durable.worker.patience import Patience
 
 T = TypeVar("T")

@@ -108,7 +108,7 @@ async def lines_until(process: Process, beginning: str) -> list[str]:
 
 def test_every_example_is_run_here_and_listed_in_the_docs() -> None:
     examples = {path.name for path in EXAMPLES.glob("*.py")}
-    own_tests = {"demo.py", "durable_timer.py", "fan_out.py", "hello.py", "order_service.py"}
+    own_tests = {"demo.py", "durable_timer.py", "fan_out.py", "hello.py", "order_service.py", "transactional_order.py"}
     assert examples == own_tests | PATTERNS.keys()
     page = (ROOT / "docs/examples.md").read_text("utf-8")
     assert [name for name in sorted(examples) if f"(../examples/{name})" not in page] == []
@@ -133,6 +133,13 @@ async def test_a_pattern_on_the_url_of_the_environment(name: str, tmp_path: Path
     output = await output_of(name, directory=tmp_path, url=mongodb_database_url)
     assert missing_lines(name, output) == [], output
     assert files_in(tmp_path) == []
+
+
+@pytest.mark.mongodb
+async def test_orders_and_their_orchestrations_are_there_together(tmp_path: Path, mongodb_database_url: str) -> None:
+    lines = (await output_of("transactional_order.py", directory=tmp_path, url=mongodb_database_url)).splitlines()
+    assert lines[0] == "  no order: the customer has left"
+    assert lines[-1] == "2 orders, and each has its orchestration; 5 cups are left."
 
 
 async def test_a_backup_of_a_tree_of_ones_own(tmp_path: Path) -> None:

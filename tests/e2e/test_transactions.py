@@ -1,20 +1,24 @@
-"""Transactions of the user's own: transactional activities write, and complete, exactly once."""
+"""Transactions of the user's own: activities, starts and events that commit with what he writes, or not at all."""
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from motor.motor_asyncio import AsyncIOMotorClient
-from pymongo import AsyncMongoClient
+from pymongo import AsyncMongoClient, MongoClient
 
 from durable import (
     ActivityContext,
     ActivityFailedError,
+    InstanceExistsError,
+    InstanceFinishedError,
+    InstanceNotFoundError,
     OrchestrationContext,
     RegistrationError,
     Registry,
@@ -167,6 +171,139 @@ async def test_a_worker_that_dies_when_its_transaction_is_committed_had_it_done(
             assert await second.get("one").result(DEADLINE) == 1
     assert len(deliveries) == 1
     assert [found["by"] async for found in accounts(client, url).find()] == [1]
+
+
+# --- starts and events in the user's transaction ----------------------------------------------
+
+
+class Abort(Exception):  # noqa: N818
+    """Ends a transaction, and takes back what was done in it."""
+
+
+async def in_transaction(client: Any, work: Callable[[Any], Awaitable[Any]]) -> Any:
+    """Run ``work`` as the driver's documentation says; both drivers' ways to get a session."""
+    opening = client.start_session()
+    async with await opening if inspect.isawaitable(opening) else opening as session:
+        return await session.with_transaction(work)
+
+
+def order_hub(url: str) -> TaskHub:
+    hub = TaskHub(url)
+
+    @hub.orchestrator
+    async def order(ctx: OrchestrationContext, item: str) -> list[str]:
+        return [item, await ctx.wait_for_external_event("paid", str)]
+
+    return hub
+
+
+async def test_a_start_and_an_event_commit_with_what_the_user_writes(url: str, client: Any) -> None:
+    hub = order_hub(url)
+    large = "x" * 300_000
+
+    async def place(session: Any) -> None:
+        await accounts(client, url).insert_one({"_id": "order-1"}, session=session)
+        await hub.start("order", large, instance_id="order-1", session=session, tags={"kind": "large"})
+
+    async def pay(session: Any) -> None:
+        await accounts(client, url).update_one({"_id": "order-1"}, {"$set": {"paid": True}}, session=session)
+        await hub.get("order-1").raise_event("paid", "ann", session=session, idempotency_key="k")
+
+    async with hub.worker():
+        await in_transaction(client, place)
+        await in_transaction(client, pay)
+        await in_transaction(client, pay)  # by the same key: once
+        assert await hub.get("order-1").result(DEADLINE) == [large, "ann"]
+        with pytest.raises(InstanceFinishedError):
+            await in_transaction(client, pay)
+    assert await accounts(client, url).find_one() == {"_id": "order-1", "paid": True}
+
+
+async def test_a_start_and_an_event_vanish_with_what_the_user_writes(url: str, client: Any) -> None:
+    hub = order_hub(url)
+
+    async def fail_to_place(session: Any) -> None:
+        await accounts(client, url).insert_one({"_id": "order-1"}, session=session)
+        handle = await hub.start("order", "cup", instance_id="order-1", session=session)
+        await handle.raise_event("paid", "early", session=session)
+        raise Abort
+
+    async def fail_to_pay(session: Any) -> None:
+        await hub.get("order-2").raise_event("paid", "not at all", session=session)
+        raise Abort
+
+    async with hub.worker():
+        with pytest.raises(Abort):
+            await in_transaction(client, fail_to_place)
+        with pytest.raises(InstanceNotFoundError):
+            await hub.get("order-1").status()
+        second = await hub.start("order", "mug", instance_id="order-2")
+        with pytest.raises(Abort):
+            await in_transaction(client, fail_to_pay)
+        await second.raise_event("paid", "bob")
+        assert await second.result(DEADLINE) == ["mug", "bob"]
+    assert await accounts(client, url).find_one() is None
+
+
+async def test_of_two_transactions_that_start_the_same_id_one_does(url: str, client: Any) -> None:
+    hub = order_hub(url)
+    outcomes = Counter[str]()
+
+    async def place(name: str) -> None:
+        async def work(session: Any) -> None:
+            await hub.start("order", name, instance_id="one", session=session)
+            await asyncio.sleep(0.05)  # both are under way
+
+        try:
+            await in_transaction(client, work)
+        except InstanceExistsError as error:
+            outcomes[type(error).__name__] += 1
+        else:
+            outcomes["started"] += 1
+
+    async def find(session: Any) -> str:
+        return (
+            await hub.start("order", "third", instance_id="one", session=session, on_conflict="use_existing")
+        ).instance_id
+
+    async with hub.worker():
+        await asyncio.gather(place("first"), place("second"))
+        assert outcomes == {"started": 1, "InstanceExistsError": 1}
+        assert await in_transaction(client, find) == "one"
+        await hub.get("one").raise_event("paid", "x")
+        assert (await hub.get("one").result(DEADLINE))[0] in ("first", "second")
+
+
+async def test_a_session_that_cannot_be_used_is_refused(url: str, client: Any, mongodb_url: str) -> None:
+    hub = order_hub(url)
+    plain = url.removesuffix("?driver=pymongo")
+    async with hub:
+        opening = client.start_session()
+        async with await opening if inspect.isawaitable(opening) else opening as session:
+            with pytest.raises(ValueError, match="not in a transaction"):
+                await hub.start("order", "cup", session=session)
+        with pytest.raises(TypeError, match="not object"):
+            await hub.start("order", "cup", session=object())
+        with (
+            MongoClient[Any](plain) as blocking,
+            blocking.start_session() as session,
+            pytest.raises(TypeError, match="blocking client"),
+        ):
+            await hub.start("order", "cup", session=session)
+
+        async def replace(session: Any) -> None:
+            await hub.start("order", "cup", instance_id="x", session=session, on_conflict="replace_finished")
+
+        with pytest.raises(ValueError, match="replace_finished"):
+            await in_transaction(client, replace)
+        assert [status async for status in hub.query()] == []
+
+
+async def test_a_session_is_refused_by_a_store_without_transactions(tmp_path: Any) -> None:
+    hub = order_hub(f"sqlite:///{tmp_path / 'x.db'}")
+    async with hub:
+        with pytest.raises(TransactionsNotSupportedError, match=r"start\(session=\) needs a store with transactions"):
+            await hub.start("order", "cup", session=object())
 
 
 @pytest.mark.parametrize("other", ["memory://none", "sqlite"])
