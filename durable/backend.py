@@ -257,8 +257,9 @@ class Backend(Protocol):
 
         For one instance in this order: (1) create its ``starts`` as :meth:`create_instances` does; where another
         start holds the id, insert ``otherwise`` as a message, (2) insert its ``messages`` where the id is new,
-        (3) delete the history of its ``drops``, (4) replace its record where the stored ``rev`` is lower and the
-        record still exists (``hold`` stays, and ``tags, created_at, name, partition, version, parent`` never change),
+        (3) delete the history of its ``drops``, (4) replace its record where the stored ``rev`` is lower and it is
+        of the same start, if it still exists (``hold`` stays; ``tags``, ``created_at``, ``name``, ``partition``,
+        ``version`` and ``parent`` never change),
         (5) mark its ``consumed`` messages as tombstones. A caller that loses the connection repeats the call. A
         no-op where ``settles_on_commit``.
         """

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from operator import attrgetter
 
 from durable.backend import Commit, InstanceRecord, Message, Start
+from durable.core.ids import start_of
 from durable_mongodb._documents import record_changes, record_to_document
 from durable_mongodb._driver import UpdateOne
 from durable_mongodb._history import delete_executions
@@ -74,5 +75,8 @@ def _newest(commits: Iterable[Commit]) -> Iterable[InstanceRecord]:
 
 
 def _replacement(record: InstanceRecord) -> UpdateOne:
-    where = {"_id": record.instance_id, "rev": {"$lt": record.rev}} | IS_WHOLE
+    # Of the same start: its execution ids are the first one, and that with a dot and a number.
+    first = start_of(record.execution_id)
+    same = {"execution_id": {"$gte": first, "$lt": f"{first}/"}}
+    where = {"_id": record.instance_id, "rev": {"$lt": record.rev}} | same | IS_WHOLE
     return UpdateOne(where, {"$set": record_changes(record)})

@@ -53,6 +53,11 @@ class CommitRows(NamedTuple):
         )
 
 
+def _start_of(execution_id: str) -> str:
+    """SQL for the first execution of the start that an execution goes back to; see ``durable.core.ids.start_of``."""
+    return f"substr({execution_id} || '.', 1, instr({execution_id} || '.', '.'))"
+
+
 class CommitStatements:
     """``create_instances``, ``commit``, ``send`` and ``consume`` of one hub, each to be run in a write transaction."""
 
@@ -63,10 +68,12 @@ class CommitStatements:
             "ON CONFLICT (instance_id) DO NOTHING"
         )
         self._find = f"SELECT {columns} FROM {hub}_instances WHERE instance_id = ?"
-        # rev: a checkpoint that is older than the record and not there is of an execution that was dropped
+        # rev: a checkpoint that is older than the record and not there is of an execution that was dropped; of another
+        # start is one whose instance was purged, and its id used again
         self._checkpoint = (
             f"INSERT INTO {hub}_history (instance, execution_id, seq, rev, token, recoveries, format, events) "
-            f"SELECT id, {placeholders(7)} FROM {hub}_instances WHERE instance_id = ? AND rev <= ? "
+            f"SELECT id, ?1, ?2, ?3, ?4, ?5, ?6, ?7 FROM {hub}_instances WHERE instance_id = ?8 AND rev <= ?9 "
+            f"AND (execution_id = ?1 OR {_start_of('execution_id')} = {_start_of('?1')}) "
             "ON CONFLICT DO NOTHING"
         )
         self._token = (

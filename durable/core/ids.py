@@ -91,6 +91,11 @@ def generation_of(execution_id: str) -> int:
     return _start_and_generation(execution_id)[1]
 
 
+def start_of(execution_id: str) -> str:
+    """The first execution of the start that an execution goes back to."""
+    return _start_and_generation(execution_id)[0]
+
+
 def same_start(execution_id: str, other: str) -> bool:
     """Whether two executions go back to the same start of an instance."""
     return _start_and_generation(execution_id)[0] == _start_and_generation(other)[0]

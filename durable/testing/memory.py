@@ -32,7 +32,7 @@ from durable.backend import (
     WorkerInfo,
 )
 from durable.backend_queries import Grouping, check_grouping, continuation_of, position_of
-from durable.core.ids import check_hub_name
+from durable.core.ids import check_hub_name, same_start
 from durable.testing.memory_store import MemoryStore, Watcher, start_of, successor_of
 
 _place = attrgetter("created_at", "instance_id")
@@ -125,7 +125,7 @@ class MemoryBackend:
             for execution_id in commit.drops:
                 store.drop(commit.record.instance_id, execution_id)
             stored = store.records.get(commit.record.instance_id)
-            if stored is not None and stored.rev < commit.record.rev:
+            if stored is not None and stored.rev < commit.record.rev and _of_one_start(stored, commit.record):
                 store.put_record(successor_of(stored, commit.record))
             for message_id in commit.consumed:
                 store.consume(message_id, commit.record.updated_at)
@@ -365,3 +365,7 @@ def _matches(query: Query, record: InstanceRecord) -> bool:
 
 def _within(first: int | None, time: int, last: int | None) -> bool:
     return (first is None or first <= time) and (last is None or time <= last)
+
+
+def _of_one_start(stored: InstanceRecord, record: InstanceRecord) -> bool:
+    return same_start(stored.execution_id, record.execution_id)

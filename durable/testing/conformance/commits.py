@@ -118,12 +118,12 @@ class CommitConformance(ConformanceFixtures):
         instance = Instance("a")
         await create(backend, instance)
         first = instance.turn()
-        instance.continue_as("e2")
+        instance.continue_as("e1.1")
         second = instance.turn(token="token-b")
         await apply(backend, first)
         await apply(backend, second)
         assert list(await backend.load("a", "e1")) == [first.checkpoint]
-        assert list(await backend.load("a", "e2")) == [second.checkpoint]
+        assert list(await backend.load("a", "e1.1")) == [second.checkpoint]
         assert await record_of(backend, "a") == second.record
 
     async def test_readers_never_see_a_part_of_a_checkpoint(self, backend: Backend, other: Backend) -> None:

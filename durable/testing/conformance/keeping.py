@@ -103,7 +103,7 @@ class KeepingConformance(ConformanceFixtures):
         await apply(backend, instance.turn())
         assert await record_of(backend, "a") == replace(instance.record, hold="case")
         await other.annotate([Annotation("a", 1, "stuck", 1)])
-        instance.continue_as("e2")
+        instance.continue_as("e1.1")
         await apply(backend, instance.turn())
         await apply(backend, instance.last_turn(purge_at=T0, hold="not this"))
         assert (await record_of(backend, "a")).hold == "case"

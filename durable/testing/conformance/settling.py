@@ -166,6 +166,21 @@ class SettleConformance(ConformanceFixtures):
         assert list(await backend.get(["a"])) == [None]
         assert await runnable_ids(backend) == []
 
+    async def test_a_commit_of_a_former_start_leaves_the_new_one_alone(self, backend: Backend, other: Backend) -> None:
+        former, new = Instance("a", "e1"), Instance("a", "e2")
+        await create(backend, former)
+        await apply(backend, former.turn(), former.turn())
+        stale = former.turn(token="stale", custom_status='"stale"')
+        await apply(other, rival_of(stale))
+        await apply(other, former.last_turn())
+        assert await other.purge(["a"]) == 1
+        await create(other, new)
+        if list(await backend.commit([stale])) == [CommitOutcome.COMMITTED]:  # a store need not look at the record
+            await backend.settle([stale])
+        assert await record_of(backend, "a") == new.record
+        await apply(backend, new.turn())
+        assert await record_of(backend, "a") == new.record
+
     async def test_concurrent_settling_of_the_same_comes_to_the_same(self, backend: Backend, other: Backend) -> None:
         instances, receiver = [Instance(f"i{number}") for number in range(10)], Instance("receiver")
         await create(backend, receiver, *instances)

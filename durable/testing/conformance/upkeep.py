@@ -56,14 +56,14 @@ class UpkeepConformance(ConformanceFixtures):
         await backend.send([new_message("m1", "a"), new_message("m2", "a")])
         await backend.put_payloads("a", {"k": b"v"})
         first = instance.turn(consumed=["m1"])
-        instance.continue_as("e2")
+        instance.continue_as("e1.1")
         second, last = instance.turn(events=big_events(500_000, 40)), instance.last_turn()
         for commit in (first, second, last):
             await apply(backend, commit)
         assert await other.purge(["a"]) == 1
         assert list(await backend.get(["a"])) == [None]
         assert not await backend.load("a", "e1")
-        assert not await backend.load("a", "e2")
+        assert not await backend.load("a", "e1.1")
         assert not await inbox_of(backend, "a")
         assert await backend.get_payloads("a", ["k"]) == {}
         assert await query_all(backend, Query()) == []
