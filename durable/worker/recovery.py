@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from durable.backend import Annotation, Backend, Message
+from durable.core.errors import UnknownFunctionError, VersionMismatchError
 from durable.core.events import ArrivedEvent, ExecutionStarted, ExecutionTerminated
 from durable.core.ids import generation_of
 from durable.worker.instances import Effects, Instances
@@ -230,7 +231,9 @@ class Recovery:
         away.failures += 1
         delay = min(_FIRST_PARKED * 2 ** (away.failures - 1), _LAST_PARKED)
         problem = f"{type(error).__name__}: {error}"
-        _log.error("instance %r is parked, next try in %g s: %s", instance_id, delay, problem, exc_info=error)
+        explains_itself = away.failures > 1 or isinstance(error, UnknownFunctionError | VersionMismatchError)
+        stack = None if explains_itself else error
+        _log.error("instance %r is parked, next try in %g s: %s", instance_id, delay, problem, exc_info=stack)
         record = await self._patience.insist(lambda: self._backend.get([instance_id]))
         if record[0] is not None:
             note = Annotation(instance_id, record[0].rev, problem, record[0].recoveries, record[0].heartbeats)
