@@ -231,7 +231,7 @@ class Recovery:
         away.failures += 1
         delay = min(_FIRST_PARKED * 2 ** (away.failures - 1), _LAST_PARKED)
         problem = f"{type(error).__name__}: {error}"
-        explains_itself = away.failures > 1 or isinstance(error, UnknownFunctionError | VersionMismatchError)
+        explains_itself = away.failures > 2 or isinstance(error, UnknownFunctionError | VersionMismatchError)
         stack = None if explains_itself else error
         _log.error("instance %r is parked, next try in %g s: %s", instance_id, delay, problem, exc_info=stack)
         record = await self._patience.insist(lambda: self._backend.get([instance_id]))
