@@ -18,7 +18,7 @@ UV_VENV := .venv-lock
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test chaos bench lint lint-ruff lint-format lint-mypy lint-pyright lint-imports lock clean
+.PHONY: help setup demo test chaos bench bench-tracing lint lint-ruff lint-format lint-mypy lint-pyright lint-imports lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/make \1	\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -36,6 +36,9 @@ chaos: $(STAMP)  ## kill workers at random; DURABLE_CHAOS_KILLS=1000 for longer
 
 bench: $(STAMP)  ## run the benchmarks
 	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-tracing: $(STAMP)  ## measure what tracing costs
+	$(BIN)/python -m benchmarks.tracing $(ARGS)
 
 lint: lint-ruff lint-format lint-mypy lint-imports lint-pyright  ## ruff, mypy, import-linter, pyright
 

@@ -67,10 +67,15 @@ class ActivityContext:
         Raises:
             RuntimeError: no activity is running here.
         """
-        try:
-            return _current.get()
-        except LookupError:
-            raise RuntimeError("ActivityContext.current() was called outside an activity") from None
+        found = ActivityContext.find()
+        if found is None:
+            raise RuntimeError("ActivityContext.current() was called outside an activity")
+        return found
+
+    @staticmethod
+    def find() -> ActivityContext | None:
+        """The attempt that is running here; None outside activities."""
+        return _current.get(None)
 
     def enter(self) -> None:
         """Make this the current attempt of the running context (for the worker)."""

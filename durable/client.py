@@ -7,7 +7,8 @@ same process can take a start at once, and wake who waits, is a short cut passed
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from secrets import token_hex
 from typing import Any, TypeAlias, TypeVar
@@ -27,9 +28,10 @@ from durable.backend import (
 from durable.backend_queries import Grouping
 from durable.clock import Clock
 from durable.core.errors import InstanceFinishedError, InstanceNotFoundError
-from durable.core.events import EntityOperationSignaled, ExecutionRewound, HistoryEvent
+from durable.core.events import EntityOperationSignaled, EventRaised, ExecutionRewound, HistoryEvent
 from durable.core.ids import check_instance_id, is_entity, partition_of
 from durable.definitions import Orchestrator
+from durable.instrument import Instrument
 from durable.offload import MissingPayloadError, restore_checkpoints, restore_record, store_large_input
 from durable.payloads import decode
 from durable.registry import Registry
@@ -61,7 +63,9 @@ class Client:
         created: Callable[[str], None],
         sent: Callable[[Message], None],
         record_ahead: Callable[[str], InstanceRecord | None],
+        instrument: Instrument | None = None,
     ) -> None:
+        self.instrument = instrument
         self.backend = backend
         self.partition_count = partition_count
         self.registry = registry
@@ -163,13 +167,23 @@ class Client:
 
         Raises InstanceNotFoundError, InstanceFinishedError.
         """
-        message = self.new_message(instance_id, make, idempotency_key, execution_id=execution_id)
-        if not is_entity(instance_id):  # those are there as soon as somebody asks
-            record = await self.record(instance_id)
-            if record.status.is_terminal and not isinstance(message.event, ExecutionRewound):
-                raise InstanceFinishedError(instance_id, record.status.value)
-        await self.insist(lambda: self.backend.send([message]))
+        with self.traced(self.new_message(instance_id, make, idempotency_key, execution_id=execution_id)) as message:
+            if not is_entity(instance_id):  # those are there as soon as somebody asks
+                record = await self.record(instance_id)
+                if record.status.is_terminal and not isinstance(message.event, ExecutionRewound):
+                    raise InstanceFinishedError(instance_id, record.status.value)
+            await self.insist(lambda: self.backend.send([message]))
         self._sent(message)
+
+    @contextmanager
+    def traced(self, message: Message) -> Iterator[Message]:
+        """The message that is to be sent within the block: with the caller's trace context, where that is wanted."""
+        event = message.event
+        if self.instrument is None or not isinstance(event, EventRaised | EntityOperationSignaled):
+            yield message
+        else:
+            with self.instrument.sending(message.instance_id, event) as traced:
+                yield replace(message, event=traced)
 
     def new_message(
         self,

@@ -24,6 +24,7 @@ from durable.environment import hub_location
 from durable.health import HubHealth, WorkerStatus, check_health, list_workers
 from durable.httpcall.activity import HttpCaller
 from durable.httpcall.values import ACTIVITY_NAME
+from durable.instrument import Instrument
 from durable.registry import Registry
 from durable.serving import stop_signals, wait_until
 from durable.settings import Settings
@@ -60,7 +61,17 @@ class HubConnection(Registry):
         self._partition_count = 0
         self._client: Client | None = None
         self._worker: Worker | None = None
+        self._instrument: Instrument | None = None
         self._background: list[asyncio.Task[None]] = []
+
+    def instrument(self, instrument: Instrument) -> None:
+        """Have ``instrument`` told of what happens here, as ``durable_otel.OpenTelemetry`` wants to be.
+
+        Raises RuntimeError when the hub is connected already, or has an instrument.
+        """
+        if self._users or self._instrument is not None:
+            raise RuntimeError(f"task hub {self.name!r} takes one instrument, before it is connected")
+        self._instrument = instrument
 
     # --- connecting ----------------------------------------------------------------------------
 
@@ -93,9 +104,8 @@ class HubConnection(Registry):
             if self._worker is not None:
                 raise RuntimeError(f"task hub {self.name!r} has a worker in this process already")
             assert self._backend is not None
-            worker = Worker(
-                self._backend, self._partition_count, self, chosen, self._clock, self._connected().waiters.committed
-            )
+            changed = self._connected().waiters.committed
+            worker = Worker(self._backend, self._partition_count, self, chosen, self._clock, changed, self._instrument)
             self._worker = worker
             try:
                 await worker.start()
@@ -147,7 +157,10 @@ class HubConnection(Registry):
             created=self._hint_worker,
             sent=self._post_to_worker,
             record_ahead=self._record_ahead,
+            instrument=self._instrument,
         )
+        if self._instrument is not None:
+            await self._instrument.opened(self.name, backend, self._clock)
         loop = asyncio.get_running_loop()
         self._background = [
             loop.create_task(self._watch(backend), name="durable-watch"),
@@ -156,6 +169,8 @@ class HubConnection(Registry):
 
     async def _close(self) -> None:
         assert self._backend is not None
+        if self._instrument is not None:
+            await self._instrument.closing()
         for task in self._background:
             task.cancel()
         await asyncio.wait(self._background)

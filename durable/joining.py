@@ -34,7 +34,8 @@ async def send_in(client: Client, session: Any, message: Message) -> None:
     record = client.ahead(message.instance_id) or record
     if record.status.is_terminal:
         raise InstanceFinishedError(message.instance_id, record.status.value)
-    await transaction.send(message)
+    with client.traced(message) as traced:
+        await transaction.send(traced)
 
 
 async def _join(client: Client, session: Any, what: str) -> JoinedTransaction:

@@ -10,16 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
-from uuid import NAMESPACE_OID, uuid5
 
 from durable.backend import InstanceRecord, Message, Start
 from durable.core import events as ev
 from durable.core.calls import call_of
 from durable.core.errors import FailureDetails
-from durable.core.ids import partition_of
+from durable.core.ids import TRACEPARENT, child_execution_id, partition_of
 from durable.core.state import InstanceState, RuntimeStatus
-
-_EXECUTION_NAMESPACE = uuid5(NAMESPACE_OID, "durable.execution")
 
 
 class Outgoing:
@@ -121,13 +118,27 @@ def _start_child(out: Outgoing, event: ev.SubOrchestrationInstanceCreated, state
 
 def _parent_of(out: Outgoing, task_id: int) -> ev.ParentInstance:
     me = out.record
-    root = me.instance_id if me.parent is None else me.parent.root_instance_id
-    return ev.ParentInstance(me.instance_id, out.execution_id, task_id, root)
+    top = me.parent
+    if top is None:
+        caller = (me.tags or {}).get(TRACEPARENT)
+        return ev.ParentInstance(me.instance_id, out.execution_id, task_id, me.instance_id, out.execution_id, caller)
+    return ev.ParentInstance(
+        me.instance_id, out.execution_id, task_id, top.root_instance_id, top.root_execution_id, top.traceparent
+    )
+
+
+def _root_of(out: Outgoing) -> tuple[str, ...] | None:
+    """The top of the sender's tree; None where its place says enough."""
+    me, top = out.record, out.record.parent
+    if top is not None:
+        return top.root_instance_id, top.root_execution_id or top.execution_id, top.traceparent or ""
+    caller = (me.tags or {}).get(TRACEPARENT)
+    return None if caller is None else (me.instance_id, out.execution_id, caller)
 
 
 def _child_execution(out: Outgoing, task_id: int) -> str:
     """The first execution of the child that a call starts; it tells the child from a stranger of the same id."""
-    return uuid5(_EXECUTION_NAMESPACE, f"{out.record.instance_id}/{out.execution_id}/{task_id}").hex
+    return child_execution_id(out.record.instance_id, out.execution_id, task_id)
 
 
 def _id_taken(out: Outgoing, event: ev.SubOrchestrationInstanceCreated) -> Message:
@@ -141,7 +152,8 @@ def _id_taken(out: Outgoing, event: ev.SubOrchestrationInstanceCreated) -> Messa
 
 
 def _send_event(out: Outgoing, event: ev.EventSent, state: InstanceState) -> None:
-    out.send(event.instance_id, ev.EventRaised(event.timestamp, event.name, event.input, out.next_id()))
+    raised = ev.EventRaised(event.timestamp, event.name, event.input, out.next_id(), root=_root_of(out))
+    out.send(event.instance_id, raised)
 
 
 def _close_child(out: Outgoing, event: ev.TaskCancelRequested, state: InstanceState) -> None:
@@ -167,12 +179,12 @@ def _addressed(out: Outgoing, event: Any) -> Any:
 
 def _call_entity(out: Outgoing, event: ev.EntityOperationCalled, state: InstanceState) -> None:
     if event.message_id is None and call_of(event) not in state.kept:
-        out.send(event.entity_id, replace(_addressed(out, event), at=None))
+        out.send(event.entity_id, replace(_addressed(out, event), at=None, root=_root_of(out)))
 
 
 def _signal_entity(out: Outgoing, event: ev.EntityOperationSignaled, state: InstanceState) -> None:
     if event.message_id is None:
-        out.send(event.entity_id, replace(event, message_id=out.next_id()))
+        out.send(event.entity_id, replace(event, message_id=out.next_id(), root=_root_of(out)))
 
 
 def _request_lock(out: Outgoing, event: ev.EntityLockRequested, state: InstanceState) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Literal, TypeAlias, get_args
@@ -57,10 +57,11 @@ async def start(
         tags=_checked_tags(tags),
         start_at=None if start_at is None else from_datetime(start_at),
     )
-    if session is None:
-        await put(client, record, on_conflict)
-    else:
-        await create_in(client, session, record, on_conflict)
+    with nullcontext(record) if client.instrument is None else client.instrument.starting(record) as traced:
+        if session is None:
+            await put(client, traced, on_conflict)
+        else:
+            await create_in(client, session, traced, on_conflict)
     return record.instance_id
 
 

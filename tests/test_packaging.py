@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("durable", "durable_mongodb", "durable_sqlite")
+PACKAGES = ("durable", "durable_mongodb", "durable_otel", "durable_sqlite")
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

@@ -13,7 +13,7 @@ import pytest
 
 from durable.backend_url import create_backend
 
-MODULES = ["durable", "durable.testing", "durable_mongodb", "durable_sqlite"]
+MODULES = ["durable", "durable.testing", "durable_mongodb", "durable_otel", "durable_sqlite"]
 BACKENDS = {"memory": "memory://", "mongodb": "mongodb://localhost:27017/x", "sqlite": "sqlite:///x.db"}
 
 

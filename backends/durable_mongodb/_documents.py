@@ -19,6 +19,7 @@ from durable_mongodb._driver import Document, plain
 LIVE = [status.value for status in RuntimeStatus if not status.is_terminal]
 TERMINAL = [status.value for status in RuntimeStatus if status.is_terminal]
 
+_OF_TRACES = ("root_execution_id", "traceparent")
 _NEVER_CHANGE = frozenset({"_id", "name", "partition", "created_at", "version", "tags", "parent", "hold"})
 
 
@@ -51,13 +52,15 @@ def _parent_to_document(parent: ParentInstance | None) -> Document | None:
         "execution_id": parent.execution_id,
         "task_id": parent.task_id,
         "root_instance_id": parent.root_instance_id,
+        **{name: one for name in _OF_TRACES if (one := getattr(parent, name)) is not None},
     }
 
 
 def _parent_from_document(stored: Document | None) -> ParentInstance | None:
     if stored is None:
         return None
-    return ParentInstance(stored["instance_id"], stored["execution_id"], stored["task_id"], stored["root_instance_id"])
+    required = (stored["instance_id"], stored["execution_id"], stored["task_id"], stored["root_instance_id"])
+    return ParentInstance(*required, *map(stored.get, _OF_TRACES))
 
 
 # --- instances -------------------------------------------------------------------------

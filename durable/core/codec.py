@@ -82,6 +82,7 @@ _READ: dict[str, Callable[[Any], Any]] = {
     "lock_set": tuple,
     "children": tuple,
     "locked_by": tuple,
+    "root": tuple,
 }
 """How fields that hold more than a plain value are read, by name."""
 

@@ -14,7 +14,10 @@ from durable.core.values import value
 
 @value
 class EntityOperationCalled:
-    """An operation whose caller waits; the caller's address is set in the message and in the entity's history."""
+    """An operation whose caller waits; the caller's address is set in the message and in the entity's history.
+
+    ``root`` is the top of the caller's tree, as in EventRaised.
+    """
 
     type: str = field(init=False, default="EntityOperationCalled", repr=False)
     timestamp: int
@@ -26,6 +29,7 @@ class EntityOperationCalled:
     caller_id: str | None = None
     caller_execution_id: str | None = None
     message_id: str | None = None
+    root: tuple[str, ...] | None = None
 
 
 @value
@@ -40,6 +44,8 @@ class EntityOperationSignaled:
     input: str
     scheduled_at: int | None = None
     message_id: str | None = None
+    traceparent: str | None = None
+    root: tuple[str, ...] | None = None
 
 
 @value

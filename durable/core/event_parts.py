@@ -10,12 +10,17 @@ from durable.core.values import value
 
 @value
 class ParentInstance:
-    """Which call of which instance a sub-orchestration answers, and the instance at the top of the tree."""
+    """Which call of which instance a sub-orchestration answers, and the instance at the top of the tree.
+
+    ``traceparent`` is what the one at the top was started with, where a trace called it.
+    """
 
     instance_id: str
     execution_id: str
     task_id: int
     root_instance_id: str
+    root_execution_id: str | None = None
+    traceparent: str | None = None
 
 
 @value

@@ -225,7 +225,10 @@ class TaskScheduled:
 
 @value
 class TaskCompleted:
-    """An activity ended well. ``attempt`` counts deliveries; ``started_at`` is the attempt's start."""
+    """An activity ended well. ``attempt`` counts deliveries; ``started_at`` is the attempt's start.
+
+    ``trace`` is what the activity put on its span (JSON).
+    """
 
     type: str = field(init=False, default="TaskCompleted", repr=False)
     timestamp: int
@@ -234,6 +237,7 @@ class TaskCompleted:
     attempt: int = 1
     started_at: int | None = None
     worker: str | None = None
+    trace: str | None = None
 
 
 @value
@@ -248,15 +252,20 @@ class TaskFailed:
     started_at: int | None = None
     worker: str | None = None
     heartbeat: str | None = None
+    trace: str | None = None
 
 
 @value
 class TaskDeferred:
-    """The activity returned, and will be completed from outside by its task token."""
+    """The activity returned, and will be completed from outside by its task token. The rest as in TaskCompleted."""
 
     type: str = field(init=False, default="TaskDeferred", repr=False)
     timestamp: int
     task_id: int
+    attempt: int = 1
+    started_at: int | None = None
+    worker: str | None = None
+    trace: str | None = None
 
 
 @value
@@ -327,13 +336,19 @@ class SubOrchestrationInstanceFailed:
 
 @value
 class EventRaised:
-    """An external event came."""
+    """An external event came.
+
+    ``traceparent`` is that of the client that raised it. ``root`` is the top of the sender's tree, where the sender is
+    not the top itself or a trace called it: instance, execution, traceparent or "".
+    """
 
     type: str = field(init=False, default="EventRaised", repr=False)
     timestamp: int
     name: str
     input: str
     message_id: str | None = None
+    traceparent: str | None = None
+    root: tuple[str, ...] | None = None
 
 
 @value

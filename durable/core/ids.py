@@ -13,8 +13,12 @@ from zlib import crc32
 
 _FORBIDDEN = re.compile(r"[/\\#?\x00-\x1f\x7f-\x9f]")
 _HUB_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
+_EXECUTION_NAMESPACE = uuid5(NAMESPACE_OID, "durable.execution")
 MAX_INSTANCE_ID = 256
 _CHILD_NAMESPACE = uuid5(NAMESPACE_OID, "durable.child")
+
+TRACEPARENT, TRACESTATE, BAGGAGE = "durable.traceparent", "durable.tracestate", "durable.baggage"
+"""Tags in which a start carries its caller's trace context, in the forms of W3C."""
 
 
 def check_instance_id(instance_id: str) -> str:
@@ -70,6 +74,11 @@ def child_id(instance_id: str, execution_id: str, task_id: int) -> str:
     """The id of a child that was called without one: the same for the same call at every replay, and of no other."""
     unique = uuid5(_CHILD_NAMESPACE, f"{instance_id}/{execution_id}/{task_id}")
     return f"{instance_id[:200]}:{unique.hex[:16]}"
+
+
+def child_execution_id(instance_id: str, execution_id: str, task_id: int) -> str:
+    """The first execution of the instance that a call starts."""
+    return uuid5(_EXECUTION_NAMESPACE, f"{instance_id}/{execution_id}/{task_id}").hex
 
 
 def next_execution_id(execution_id: str) -> str:

@@ -20,6 +20,7 @@ from durable.clock import Clock
 from durable.core.errors import ActivityTimeoutError, FailureDetails, PoisonActivityError
 from durable.core.events import TaskCompleted, TaskDeferred, TaskFailed, TaskScheduled
 from durable.definitions import Activity
+from durable.instrument import LiveAttempt
 from durable.payloads import decode, encode
 from durable.worker.transactional import Transactions
 
@@ -33,7 +34,10 @@ Key: TypeAlias = tuple[str, str, int]
 
 @dataclass(slots=True, eq=False)
 class Attempt:
-    """One delivery of an activity task. ``heartbeat`` is the last report (JSON text), its own or an earlier one."""
+    """One delivery of an activity task. ``heartbeat`` is the last report (JSON text), its own or an earlier one.
+
+    ``begin`` puts the running context into the attempt's trace; ``live`` is what that gave.
+    """
 
     instance_id: str
     execution_id: str
@@ -45,6 +49,8 @@ class Attempt:
     task: asyncio.Task[None] | None = None
     cancelled: bool = False
     started_at: int = 0
+    begin: Callable[[], LiveAttempt | None] | None = None
+    live: LiveAttempt | None = None
     key: Key = field(init=False)
 
     def __post_init__(self) -> None:
@@ -138,6 +144,8 @@ class ActivityRunner:
                 del self._attempts[attempt.key]
             attempt.task = None  # whose context holds the attempt: a cycle would be left to the garbage collector
         if outcome is not None and not attempt.cancelled:
+            if attempt.live is not None and (recorded := attempt.live.recorded()) is not None:
+                outcome = replace(outcome, trace=recorded)
             self._deliver(attempt, outcome)
 
     def _make_room(self, ended: asyncio.Task[None]) -> None:
@@ -160,6 +168,8 @@ class ActivityRunner:
             args, kwargs = definition.codec.decode_arguments(scheduled.input)
             context = self._context_of(attempt)
             context.enter()
+            if attempt.begin is not None:
+                attempt.live = attempt.begin()
             if definition.transactional:
                 await self._transact(attempt, context, args, kwargs)
                 return None
@@ -168,7 +178,7 @@ class ActivityRunner:
             else:
                 result = await self._call(attempt, args, kwargs)
             if result is DEFERRED:
-                return TaskDeferred(self._clock(), task_id)
+                return TaskDeferred(self._clock(), task_id, attempt.number, attempt.started_at, self._worker_id)
             payload = encode(result, f"the result of activity {attempt.scheduled.name!r}")
         except asyncio.CancelledError as error:
             if attempt.cancelled:

@@ -39,7 +39,9 @@ class Committer:
         patience: Patience,
         on_failure: Callable[[BaseException], None],
         settled: Callable[[Sequence[Commit]], None],
+        observe: Callable[[Sequence[Commit]], None] | None = None,
     ) -> None:
+        self._observe = observe
         self._backend = backend
         self._patience = patience
         self._on_failure = on_failure
@@ -123,6 +125,9 @@ class Committer:
                 sent.append(waiting.commit)
         if sent and self._backend.settles_on_commit:
             self._settled(sent)
+        if self._observe is not None:
+            told = zip(batch, outcomes, strict=True)
+            self._observe([waiting.commit for waiting, outcome in told if outcome is CommitOutcome.COMMITTED])
 
     async def _create(self, waiting: _Waiting) -> bool:
         """Create the record of a start; False, and told, when its id is taken."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import partial
+from typing import Any
 
 from durable.core.context import OrchestrationContext
 from durable.core.errors import VersionMismatchError
 from durable.core.events import ExecutionStarted, HistoryEvent
 from durable.core.ids import EntityId, is_entity
-from durable.core.replay import Orchestration
+from durable.core.replay import Begin, Orchestration
 from durable.core.turns import split_turns
 from durable.core.versions import VersionFailure, matches
+from durable.instrument import Instrument
 from durable.registry import BUILT_IN, Registry
 from durable.settings import Settings
 from durable.worker.entities import EntityExecution, LiveEntity
@@ -22,7 +24,8 @@ from durable.worker.services import WorkerServices
 class Executions:
     """Makes executions from the definitions of a registry."""
 
-    def __init__(self, registry: Registry, settings: Settings) -> None:
+    def __init__(self, registry: Registry, settings: Settings, instrument: Instrument | None = None) -> None:
+        self._instrument = instrument
         self._registry = registry
         self._settings = settings
         self._services = WorkerServices(registry)
@@ -40,7 +43,10 @@ class Executions:
         definition = self._registry.find_orchestrator(started.name)
         settings = self._settings
         if started.name.startswith(BUILT_IN) or matches(settings.version_match, settings.version, version):
-            return Orchestration(started, definition.begin, self._services)
+            begin: Begin = definition.begin
+            if self._instrument is not None:
+                begin = partial(_traced, self._instrument, started, begin)
+            return Orchestration(started, begin, self._services)
         mismatch = VersionMismatchError(
             f"instance {started.instance_id!r} of orchestrator {started.name!r} has version {version!r}; this "
             f"worker has version {settings.version!r} and runs {settings.version_match.value}"
@@ -53,6 +59,14 @@ class Executions:
         """Run the recorded turns of a checkpoint again; pauses after each event. Entities have nothing to replay."""
         if isinstance(execution, Orchestration):
             yield from execution.replay(split_turns(events))
+
+
+async def _traced(
+    instrument: Instrument, started: ExecutionStarted, begin: Begin, context: OrchestrationContext, payload: str
+) -> Any:
+    """An orchestrator's code in a trace context."""
+    instrument.orchestrator(started, lambda: context.is_replaying)
+    return await begin(context, payload)
 
 
 async def _fail(error: Exception, context: OrchestrationContext, payload: str) -> None:

@@ -20,10 +20,15 @@ _user_log = logging.getLogger("durable.orchestrator")
 
 
 class ReplaySafeLogger(logging.LoggerAdapter[logging.Logger]):
-    """Drops records while its instance replays, and adds ``instance_id`` and ``orchestrator`` to the others."""
+    """Drops records while its instance replays, and adds instance, execution and orchestrator to the others."""
 
     def __init__(self, context: OrchestrationContext) -> None:
-        super().__init__(_user_log, {"instance_id": context.instance_id, "orchestrator": context.name})
+        fields = {
+            "instance_id": context.instance_id,
+            "execution_id": context.execution_id,
+            "orchestrator": context.name,
+        }
+        super().__init__(_user_log, fields)
         self._context = context
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - logging's name

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence, Set
+from functools import partial
 from typing import Any
 
 from durable import anyio_order
@@ -18,6 +19,7 @@ from durable.core.errors import UnknownFunctionError, VersionMismatchError
 from durable.core.events import TaskScheduled
 from durable.core.ids import partition_of
 from durable.core.state import RuntimeStatus
+from durable.instrument import Instrument
 from durable.registry import Registry
 from durable.settings import Settings
 from durable.worker.activities import ActivityRunner, Attempt, Outcome
@@ -54,7 +56,9 @@ class Worker:
         settings: Settings,
         clock: Clock,
         changed: Callable[[InstanceRecord], None],
+        instrument: Instrument | None = None,
     ) -> None:
+        self._instrument = instrument
         self._backend = backend
         self._count = partition_count
         self._registry = registry
@@ -88,10 +92,13 @@ class Worker:
     def _connect_parts(self) -> None:
         """Make the parts that know each other: the road from an event to its turn, and on to the effects."""
         backend, clock, settings, patience = self._backend, self._clock, self._settings, self._patience
-        self._committer = Committer(backend, patience, self._fail, lambda commits: self._delivery.settled(commits))
+        observe = None if self._instrument is None else self._instrument.committed
+        self._committer = Committer(
+            backend, patience, self._fail, lambda commits: self._delivery.settled(commits), observe
+        )
         retention = Retention(self._registry, settings)
         self._instances = Instances(self._committer, self, clock, settings, self._watchdog, retention)
-        executions = Executions(self._registry, settings)
+        executions = Executions(self._registry, settings, self._instrument)
         self._loader = Loader(
             backend,
             self._count,
@@ -298,6 +305,8 @@ class Worker:
         if heartbeat is None and scheduled.previous is not None:
             heartbeat = scheduled.previous.heartbeat
         attempt = Attempt(record.instance_id, record.execution_id, scheduled, definition, number, heartbeat)
+        if self._instrument is not None:
+            attempt.begin = partial(self._instrument.attempt, record, scheduled, number)
         self._activities.start(attempt)
 
     def _park_unknown(self, instance: LiveInstance, name: str) -> None:
@@ -358,6 +367,8 @@ class Worker:
     # --- partitions ------------------------------------------------------------------------------
 
     def _gained(self, partitions: frozenset[int]) -> None:
+        if self._instrument is not None:
+            self._instrument.gained(partitions)
         self._spawn(self._scanner.scan(partitions, include_busy=True), "recover")
 
     async def _give_up(self, partitions: frozenset[int]) -> None:
