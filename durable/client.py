@@ -36,6 +36,7 @@ from durable.offload import MissingPayloadError, restore_checkpoints, restore_re
 from durable.payloads import decode
 from durable.registry import Registry
 from durable.settings import Settings
+from durable.time_limit import TimeLimit
 from durable.waiting import Waiters
 
 R = TypeVar("R")
@@ -75,6 +76,7 @@ class Client:
         self._created = created
         self._sent = sent
         self._record_ahead = record_ahead
+        self._start_limit = TimeLimit(settings.start_timeout)
         self._last_sent = 0
         self.waiters = waiters
 
@@ -94,7 +96,7 @@ class Client:
 
         Raises ValueError for an instance id that breaks a rule.
         """
-        instance_id = uuid4().hex if instance_id is None else check_instance_id(instance_id)
+        instance_id = token_hex(16) if instance_id is None else check_instance_id(instance_id)
         now = self._clock()
         return InstanceRecord(
             instance_id=instance_id,
@@ -130,13 +132,12 @@ class Client:
 
         if not self._local_start(record, done):
             return None
-        seconds = self.settings.start_timeout
-        limit = asyncio.get_running_loop().call_later(seconds, _give_up, committed, record.instance_id, seconds)
+        self._start_limit.add(committed, lambda: _unconfirmed(record.instance_id, self.settings.start_timeout))
         try:
             # A conflict means that it was created, and another worker was first to run it.
             return await committed
         finally:
-            limit.cancel()
+            self._start_limit.remove(committed)
 
     async def _create(self, record: InstanceRecord) -> InstanceRecord | None:
         async def create() -> InstanceRecord | None:
@@ -344,11 +345,8 @@ def not_found(instance_id: str) -> InstanceNotFoundError:
     return InstanceNotFoundError(f"there is no instance {instance_id!r} in this task hub")
 
 
-def _give_up(committed: asyncio.Future[Any], instance_id: str, seconds: float) -> None:
-    if not committed.done():
-        committed.set_exception(
-            BackendUnavailable(
-                f"the store did not confirm the start of {instance_id!r} within {seconds:g} s; "
-                "it may or may not have been started"
-            )
-        )
+def _unconfirmed(instance_id: str, seconds: float) -> BackendUnavailable:
+    return BackendUnavailable(
+        f"the store did not confirm the start of {instance_id!r} within {seconds:g} s; "
+        "it may or may not have been started"
+    )

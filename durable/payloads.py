@@ -41,13 +41,14 @@ def encode(value: object, what: str) -> str:
         data = orjson.dumps(value, default=_to_json)
     except TypeError:
         data = _encode_with_odd_keys(value, what)
-    if b"null" in data:
+    text = data.decode()
+    if "null" in text:
         _refuse_nan(value, what)
     if len(data) > MAX_PAYLOAD:
         raise PayloadTooLargeError(
             f"{what} has {len(data):,} bytes as JSON; the limit is {MAX_PAYLOAD:,}. Store it elsewhere and pass its key"
         )
-    return data.decode()
+    return text
 
 
 def canonical(payload: str) -> str:
@@ -103,6 +104,7 @@ class CallCodec:
     def __init__(self, fn: Callable[..., Any], what: str, *, skip_first: bool = False) -> None:
         self._fn = fn
         self._what = what
+        self._arguments, self._of_result = f"the arguments of {what}", f"the result of {what}"
         parameters = list(inspect.signature(fn).parameters.values())[1 if skip_first else 0 :]
         self._signature = inspect.Signature(parameters)
         self._positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
@@ -128,13 +130,26 @@ class CallCodec:
         if kwargs or not self._plain or not self._required <= len(args) <= len(self._positional):
             return self._encode_bound(args, kwargs)
         try:
-            self._adapter(len(args)).validator.validate_python(args)
+            (self._by_count.get(len(args)) or self._adapter(len(args))).validator.validate_python(args)
         except ValidationError as error:
             raise self._misfit(error, lambda location: self._positional[location].name) from None
-        return encode(args, f"the arguments of {self._what}")
+        return encode(args, self._arguments)
+
+    def encode_result(self, result: object) -> str:
+        """The stored form of a result. Raises PayloadError when a part of it has no JSON form."""
+        return encode(result, self._of_result)
 
     def decode_arguments(self, payload: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments that :meth:`encode_arguments` stored, as the annotations say."""
+        if self._plain and self._required == len(self._positional):
+            try:
+                adapter = self._by_count.get(self._required) or self._adapter(self._required)
+                return adapter.validator.validate_json(payload), {}
+            except ValidationError:
+                return self._decode_counted(payload)  # fewer, more, by name, or wrong: there it is said which
+        return self._decode_counted(payload)
+
+    def _decode_counted(self, payload: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if payload.startswith("{"):
             return self._decode_bound(payload)
         values = orjson.loads(payload)
@@ -151,7 +166,7 @@ class CallCodec:
     def decode_result(self, payload: str) -> Any:
         """The result, as the return annotation says. Raises PayloadError when it does not fit."""
         try:
-            return self._result_adapter().validator.validate_json(payload)
+            return (self._result or self._result_adapter()).validator.validate_json(payload)
         except ValidationError as error:
             first = error.errors()[0]
             path = _path(first["loc"])
@@ -168,8 +183,7 @@ class CallCodec:
         except TypeError as error:
             raise TypeError(f"{self._what}: {error}") from None
         self._validate(args, kwargs, from_json=False)
-        what = f"the arguments of {self._what}"
-        return encode({"args": args, "kwargs": kwargs} if kwargs else args, what)
+        return encode({"args": args, "kwargs": kwargs} if kwargs else args, self._arguments)
 
     def _decode_bound(self, payload: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
         stored = orjson.loads(payload)

@@ -18,6 +18,7 @@ from durable_sqlite._rows import (
     Row,
     checkpoint_to_row,
     message_to_row,
+    parameter,
     placeholders,
     record_from_row,
     record_to_change,
@@ -46,10 +47,10 @@ class CommitRows(NamedTuple):
             record_to_row(record) if commit.create else None,
             checkpoint_to_row(commit.checkpoint),
             record_to_change(record),
-            [record_to_row(start.record) for start in commit.starts],
-            [message_to_row(message) for message in commit.messages],
-            [(record.instance_id, execution_id) for execution_id in commit.drops],
-            [(record.updated_at, record.instance_id, message_id) for message_id in commit.consumed],
+            [record_to_row(start.record) for start in commit.starts] if commit.starts else (),
+            [message_to_row(message) for message in commit.messages] if commit.messages else (),
+            [(record.instance_id, execution_id) for execution_id in commit.drops] if commit.drops else (),
+            [(record.updated_at, record.instance_id, id_) for id_ in commit.consumed] if commit.consumed else (),
         )
 
 
@@ -64,7 +65,7 @@ class CommitStatements:
     def __init__(self, hub: str) -> None:
         columns = ", ".join(RECORD_COLUMNS)
         self._create = (
-            f"INSERT INTO {hub}_instances ({columns}) VALUES ({placeholders(len(RECORD_COLUMNS))}) "
+            f"INSERT INTO {hub}_instances ({columns}) VALUES ({', '.join(map(parameter, RECORD_COLUMNS))}) "
             "ON CONFLICT (instance_id) DO NOTHING"
         )
         self._find = f"SELECT {columns} FROM {hub}_instances WHERE instance_id = ?"
@@ -81,7 +82,7 @@ class CommitStatements:
             f"WHERE instance_id = ? AND {hub}_history.execution_id = ? AND seq = ?"
         )
         self._change = (
-            f"UPDATE {hub}_instances SET {', '.join(f'{name} = ?' for name in CHANGING_COLUMNS)} "
+            f"UPDATE {hub}_instances SET {', '.join(f'{name} = {parameter(name)}' for name in CHANGING_COLUMNS)} "
             "WHERE instance_id = ? AND rev < ?"
         )
         self._message = (

@@ -68,11 +68,12 @@ class DurableFuture(Future):
     _fut_waiter = None
 
     def __init__(self, task_id: int, on_cancel: Callable[[int], None], *, loop: DeterministicLoop) -> None:
+        self._seq = loop.next_seq()
         self.task_id = task_id
         self._on_cancel = on_cancel
         self._call: DurableCall[Any] | None = None
         self._name: str | None = None
-        super().__init__(loop=loop)
+        asyncio.Future.__init__(self, loop=loop)
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Stop waiting. The request to cancel is recorded; the outcome will not be."""

@@ -200,7 +200,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         self.advance_to(handle._when)
         self._ready.append(handle)
 
-    def run_until_idle(self, apply: Callable[[], object] | None = None) -> None:
+    def run_until_idle(self, apply: Callable[..., object] | None = None, *args: Any) -> None:
         """Call ``apply``, then run callbacks until none is ready, with this loop as the running one.
 
         Raises:
@@ -210,13 +210,13 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
             raise RuntimeError("this loop is in a turn already; it cannot run itself")
         self._accepting = True
         try:
-            self._swapped_in(self._turn, apply)
+            self._swapped_in(self._turn, apply, args)
         finally:
             self._accepting = False
 
-    def _turn(self, apply: Callable[[], object] | None) -> None:
+    def _turn(self, apply: Callable[..., object] | None, args: tuple[Any, ...]) -> None:
         if apply is not None:
-            apply()
+            apply(*args)
         self._run_ready(CALLBACK_LIMIT)
         if self._ready:
             raise RunawayTurnError(

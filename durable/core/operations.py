@@ -68,7 +68,7 @@ class Operations(Outstanding):
     def _schedule(
         self, target: ActivityTarget[Any], payload: str, line: str | None, previous: ev.PreviousAttempt | None = None
     ) -> DurableFuture:
-        self._refuse_when_finished(f"activity {target.name!r}")
+        self._refuse_when_finished("activity", target.name)
         task_id = self._next_task_id()
         self.decide(
             ev.TaskScheduled(

@@ -200,9 +200,10 @@ class Outstanding:
         self._calls[task_id] = _Pending(future, target, child, entity_id, operation)
         return future
 
-    def _refuse_when_finished(self, what: str) -> None:
+    def _refuse_when_finished(self, what: str, name: str | None = None) -> None:
         self.loop.check_not_discarded()
         if self._finished:
+            what = what if name is None else f"{what} {name!r}"
             raise asyncio.CancelledError(f"{what} was asked for after the orchestrator returned; await it before")
 
     def _next_task_id(self) -> int:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from functools import lru_cache
 from inspect import iscoroutinefunction
-from types import CodeType, FrameType
+from types import FrameType
 from typing import Any, NoReturn
 
 from durable.core.errors import NonDeterminismError
@@ -91,9 +91,10 @@ def is_user_module(name: str) -> bool:
 
 def describe_frame(frame: FrameType) -> str:
     """``file.py:12 in function``: short, and free of the machine's paths."""
-    return _describe(frame.f_code, frame.f_lineno)
+    code = frame.f_code
+    return _describe(code.co_filename, frame.f_lineno, code.co_qualname)
 
 
-@lru_cache(maxsize=4096)
-def _describe(code: CodeType, line: int) -> str:
-    return f"{code.co_filename.replace(chr(92), '/').rpartition('/')[2]}:{line} in {code.co_qualname}"
+@lru_cache(maxsize=4096)  # by texts: a code object makes its hash anew each time
+def _describe(path: str, line: int, function: str) -> str:
+    return f"{path.replace(chr(92), '/').rpartition('/')[2]}:{line} in {function}"

@@ -36,7 +36,7 @@ class Orchestration(Operations):
     """One execution of an orchestrator, live in memory.
 
     Feed it turns, first the recorded ones by :meth:`replay`, then new ones by :meth:`turn`. Both are
-    iterators that pause after each event, so that the caller can let its host breathe. When one
+    iterators that pause between events, so that the caller can let its host breathe. When one
     raises, the object is of no use any more: discard it and start again from history.
     """
 
@@ -53,7 +53,6 @@ class Orchestration(Operations):
         self._due: deque[ev.ArrivedEvent] = deque()  # to be applied next: one event, or what was held
         self._decisions: list[ev.Decision] = []
         self._turn_opening = 0
-        self._applied = 0
         self._recorded: Sequence[ev.Decision] = ()
         self._mismatch: NonDeterminismError | None = None
 
@@ -70,10 +69,10 @@ class Orchestration(Operations):
             if type(turn.arrived[-1]) is ev.ExecutionTerminated:
                 break  # it was ended without asking its code
             self._recorded = turn.decisions
-            yield from self._run(turn.arrived, turn.timestamp)
+            for _ in self._run(turn.arrived, turn.timestamp):
+                yield None
             if len(self._decisions) < len(turn.decisions):
                 raise self._differs(turn.decisions[len(self._decisions)], None)
-            self.length += len(turn.arrived) + len(turn.decisions) + 2
         self.is_replaying = False
 
     def turn(self, arrived: Sequence[ev.ArrivedEvent], timestamp: int) -> Iterator[tuple[ev.HistoryEvent, ...] | None]:
@@ -86,11 +85,7 @@ class Orchestration(Operations):
             StuckOrchestrationError: it waits for nothing that could ever happen.
             RunawayTurnError: it does not come to rest.
         """
-        yield from self._run(arrived, timestamp)
-        taken = arrived[: self._applied]
-        events = (*taken, ev.OrchestratorStarted(timestamp), *self._decisions, ev.OrchestratorCompleted(timestamp))
-        self.length += len(events)
-        yield events
+        return self._run(arrived, timestamp)
 
     def discard(self) -> None:
         """Throw the execution out of memory without visible or durable effect."""
@@ -110,25 +105,30 @@ class Orchestration(Operations):
 
     # --- a turn ------------------------------------------------------------------------------
 
-    def _run(self, arrived: Sequence[ev.ArrivedEvent], timestamp: int) -> Iterator[None]:
+    def _run(self, arrived: Sequence[ev.ArrivedEvent], timestamp: int) -> Iterator[tuple[ev.HistoryEvent, ...] | None]:
         self.timestamp = timestamp
         self._decisions = []
         self._turn_opening = self.length + len(arrived) + 1
         self.loop.advance_to(self.seconds(timestamp))
-        self._applied = 0
+        applied = 0
         for event in arrived:
             if self._finished:
                 break  # what came after the end is not taken in; it may be for the next execution
-            self._applied += 1
+            if applied:
+                yield None
+            applied += 1
             if self._held is None and type(event) is not ev.ExecutionSuspended:
                 self._apply(event)
-                yield None
                 continue
             self._due.extend(self._admitted(event))
             while self._due:
                 self._apply(self._due.popleft())
                 yield None
         self._close()
+        started, completed = ev.OrchestratorStarted(timestamp), ev.OrchestratorCompleted(timestamp)
+        events = (*arrived[:applied], started, *self._decisions, completed)
+        self.length += len(events)
+        yield events
 
     def _admitted(self, event: ev.ArrivedEvent) -> Sequence[ev.ArrivedEvent]:
         """What is to be applied now: while suspended nothing, after that what was held back meanwhile."""
@@ -147,7 +147,7 @@ class Orchestration(Operations):
     def _apply(self, event: ev.ArrivedEvent) -> None:
         if self._finished:
             return
-        self.loop.run_until_idle(lambda: self._deliver(event))
+        self.loop.run_until_idle(self._deliver, event)
         if self._mismatch is not None:
             raise self._mismatch
         if self._main is not None and self._main.done():

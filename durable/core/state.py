@@ -28,13 +28,11 @@ class RuntimeStatus(StrEnum):
     CANCELED = "Canceled"
     TERMINATED = "Terminated"
 
-    @property
-    def is_terminal(self) -> bool:
-        """Whether the instance has ended and will never run again, unless it is rewound."""
-        return self in _TERMINAL
+    is_terminal: bool
+    """Whether the instance has ended and will never run again, unless it is rewound."""
 
-
-_TERMINAL = frozenset({RuntimeStatus.COMPLETED, RuntimeStatus.FAILED, RuntimeStatus.CANCELED, RuntimeStatus.TERMINATED})
+    def __init__(self, value: str) -> None:
+        self.is_terminal = value in ("Completed", "Failed", "Canceled", "Terminated")
 
 
 @dataclass(slots=True)
@@ -116,18 +114,18 @@ class InstanceState:
     def apply_all(self, events: Iterable[ev.HistoryEvent]) -> None:
         """Fold ``events``, in order."""
         for event in events:
-            self.apply(event)
+            self.length += 1
+            fold = _FOLDS.get(type(event))
+            if fold is not None:
+                fold(self, event)
+            if self.kept:
+                self.use_kept(event)
+            if self.again and event in self.again:
+                self.again.remove(event)
 
     def apply(self, event: ev.HistoryEvent) -> None:
         """Fold one event."""
-        self.length += 1
-        fold = _FOLDS.get(type(event))
-        if fold is not None:
-            fold(self, event)
-        if self.kept:
-            self.use_kept(event)
-        if self.again and event in self.again:
-            self.again.remove(event)
+        self.apply_all((event,))
 
     def use_kept(self, event: ev.HistoryEvent) -> None:
         """Answer a call with the result that the same call had before the execution was rewound."""

@@ -48,7 +48,7 @@ class Attempt:
     alive: asyncio.Timeout | None = None
     task: asyncio.Task[None] | None = None
     cancelled: bool = False
-    started_at: int = 0
+    started_at: int = -1  # it has not run a line yet
     begin: Callable[[], LiveAttempt | None] | None = None
     live: LiveAttempt | None = None
     key: Key = field(init=False)
@@ -66,11 +66,11 @@ class ActivityRunner:
         clock: Clock,
         deliver: Deliver,
         report: Report,
-        transactions: Transactions,
         *,
         limit: int,
         threads: int,
         max_deliveries: int,
+        transactions: Transactions | None = None,
     ) -> None:
         self._worker_id = worker_id
         self._clock = clock
@@ -82,6 +82,7 @@ class ActivityRunner:
         self._queue: deque[Attempt] = deque()
         self._attempts: dict[Key, Attempt] = {}
         self._running = 0
+        self._loop: asyncio.AbstractEventLoop
         self._context = Context()
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="durable-activity")
 
@@ -108,6 +109,8 @@ class ActivityRunner:
             attempt.cancelled = True
             if attempt.task is not None:
                 attempt.task.cancel()
+                if attempt.started_at < 0:
+                    self._make_room()  # it will not run a line
 
     def withdraw(self, which: Callable[[Attempt], bool]) -> None:
         """Let go those that have not started and that ``which`` names; somebody else will deliver them."""
@@ -121,6 +124,7 @@ class ActivityRunner:
 
     async def close(self) -> None:
         """Cancel what still runs and wait for the cancellations to be taken. Threads are not waited for."""
+        self.withdraw(lambda attempt: True)
         tasks = [attempt.task for attempt in self._attempts.values() if attempt.task is not None]
         for key in list(self._attempts):
             self.cancel(key)
@@ -130,11 +134,11 @@ class ActivityRunner:
 
     def _launch(self, attempt: Attempt) -> None:
         self._running += 1
-        loop = asyncio.get_running_loop()
-        attempt.task = loop.create_task(self._run(attempt), context=self._context.copy())
-        attempt.task.add_done_callback(self._make_room)  # it may be cancelled before it runs a line
+        loop = self._loop = asyncio.get_running_loop()
+        attempt.task = loop.create_task(self._run(attempt), name=attempt.scheduled.name, context=self._context.copy())
 
     async def _run(self, attempt: Attempt) -> None:
+        attempt.started_at = self._clock()
         outcome: Outcome | None = None
         try:
             outcome = await self._outcome(attempt)
@@ -143,12 +147,13 @@ class ActivityRunner:
             if self._attempts.get(attempt.key) is attempt:
                 del self._attempts[attempt.key]
             attempt.task = None  # whose context holds the attempt: a cycle would be left to the garbage collector
+            self._make_room()
         if outcome is not None and not attempt.cancelled:
             if attempt.live is not None and (recorded := attempt.live.recorded()) is not None:
                 outcome = replace(outcome, trace=recorded)
             self._deliver(attempt, outcome)
 
-    def _make_room(self, ended: asyncio.Task[None]) -> None:
+    def _make_room(self) -> None:
         self._running -= 1
         while self._queue and self._running < self._limit:
             attempt = self._queue.popleft()
@@ -156,7 +161,6 @@ class ActivityRunner:
                 self._launch(attempt)
 
     async def _outcome(self, attempt: Attempt) -> Outcome | None:
-        attempt.started_at = self._clock()
         task_id = attempt.scheduled.task_id
         try:
             if attempt.number > self._max_deliveries:
@@ -179,7 +183,7 @@ class ActivityRunner:
                 result = await self._call(attempt, args, kwargs)
             if result is DEFERRED:
                 return TaskDeferred(self._clock(), task_id, attempt.number, attempt.started_at, self._worker_id)
-            payload = encode(result, f"the result of activity {attempt.scheduled.name!r}")
+            payload = definition.codec.encode_result(result)
         except asyncio.CancelledError as error:
             if attempt.cancelled:
                 return None
@@ -203,6 +207,7 @@ class ActivityRunner:
                 self._clock(), scheduled.task_id, payload, attempt.number, attempt.started_at, self._worker_id
             )
 
+        assert self._transactions is not None  # the worker has looked whether there are any
         await self._transactions.run(attempt.instance_id, attempt.execution_id, scheduled, work)
 
     def _failed(self, attempt: Attempt, error: BaseException) -> TaskFailed:
@@ -241,14 +246,14 @@ class ActivityRunner:
             attempt.number + (0 if previous is None else previous.attempts),
             scheduled.task_id if previous is None else previous.first_task_id,
             None if attempt.heartbeat is None else decode(attempt.heartbeat),
-            partial(self._reported, attempt, asyncio.get_running_loop()),
+            partial(self._reported, attempt),
         )
 
-    def _reported(self, attempt: Attempt, loop: asyncio.AbstractEventLoop, details: Any) -> None:
+    def _reported(self, attempt: Attempt, details: Any) -> None:
         """Take a heartbeat; from any thread."""
         text = encode(details, f"the heartbeat of activity {attempt.scheduled.name!r}")
         attempt.heartbeat = text  # at once: the attempt may fail in its next line
-        loop.call_soon_threadsafe(self._beat, attempt, text)
+        self._loop.call_soon_threadsafe(self._beat, attempt, text)
 
     def _beat(self, attempt: Attempt, details: str) -> None:
         if self._attempts.get(attempt.key) is not attempt:

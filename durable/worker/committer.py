@@ -74,8 +74,9 @@ class Committer:
             raise RuntimeError("the committer has failed; its worker is stopping") from self._failed
         sends = bool(commit.messages or commit.starts or commit.record.execution_id != commit.checkpoint.execution_id)
         self._waiting.append(_Waiting(commit, done, large, start, sends))
-        self._quiet.clear()
-        self._something.set()
+        if len(self._waiting) == 1:
+            self._quiet.clear()
+            self._something.set()
 
     def ahead(self, instance_id: str) -> InstanceRecord | None:
         """The record of an instance whose committed history the store's record does not show yet."""

@@ -32,6 +32,9 @@ from durable.worker.watchdog import Watchdog
 SLICE = 0.005
 """Seconds of turns after which the host's loop gets its turn."""
 
+_CAUSING = frozenset({TaskScheduled, ExecutionRewound, TaskCancelRequested})
+"""The kinds of events that something in this process follows from."""
+
 
 class Effects(Protocol):
     """What follows from turns: provided by the worker."""
@@ -108,6 +111,8 @@ class Instances:
         self._live: dict[str, LiveInstance] = {}
         self._idle: OrderedDict[str, LiveInstance] = OrderedDict()
         self._idle_bytes = 0
+        self._most_idle = max(settings.cache_instances, 1)
+        self._most_bytes = settings.cache_bytes
         self._ready: deque[LiveInstance] = deque()
         self._scheduled = False
         self._tokens = 0
@@ -259,7 +264,7 @@ class Instances:
             record,
             create=not instance.created,
             messages=absorbed.messages,
-            consumed=instance.consuming,
+            consumed=absorbed.consumed,
             starts=absorbed.starts,
             drops=outdated(instance, record.execution_id, self._settings.keep_executions),
         )
@@ -302,6 +307,8 @@ class Instances:
     def _cause_effects(self, instance: LiveInstance, commit: Commit) -> None:
         outstanding = instance.state.activities
         for event in commit.checkpoint.events:
+            if type(event) not in _CAUSING:
+                continue
             if type(event) is TaskScheduled:
                 if event.task_id in outstanding:  # else it was cancelled within its own turn
                     self._effects.start_activity(instance, event, 1)
@@ -355,10 +362,7 @@ class Instances:
     def _enter_idle(self, instance: LiveInstance) -> None:
         self._idle[instance.instance_id] = instance
         self._idle_bytes += instance.size
-        settings = self._settings
-        while len(self._idle) > 1 and (
-            len(self._idle) > settings.cache_instances or self._idle_bytes > settings.cache_bytes
-        ):
+        while len(self._idle) > self._most_idle or (self._idle_bytes > self._most_bytes and len(self._idle) > 1):
             self.drop(next(iter(self._idle.values())))
 
     def _leave_idle(self, instance: LiveInstance) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import Any, Protocol, TypeAlias
@@ -42,7 +42,7 @@ Created: TypeAlias = Callable[[CommitOutcome | None], None]
 """Hears of the commit that creates an instance; None: it was dropped before, and is not created."""
 
 Turn: TypeAlias = Iterator[tuple[ev.HistoryEvent, ...] | None]
-"""A turn under way: pauses after each event, and gives the turn's events as its last item."""
+"""A turn under way: pauses between events, and gives the turn's events as its last item."""
 
 Item: TypeAlias = ev.ArrivedEvent | Message
 """What waits in a mailbox: an outcome from this process, or a message."""
@@ -67,9 +67,10 @@ class Phase(Enum):
 
 @dataclass(slots=True)
 class Absorbed:
-    """What follows from a turn's events: the size of their largest value, and what they send."""
+    """What follows from a turn: the size of its largest value, the ids of what it took in, and what it sends."""
 
-    largest: int = 0
+    largest: int
+    consumed: tuple[str, ...]
     messages: tuple[Message, ...] = ()
     starts: tuple[Start, ...] = ()
 
@@ -105,10 +106,10 @@ class LiveInstance:
     done: set[str] = field(default_factory=set)  # ids of the messages taken in while it is in memory
     failures: int = 0
     shown_status: tuple[str, str] = ("", "")  # the custom status that was projected last, as it is and as shown
+    instance_id: str = field(init=False)
 
-    @property
-    def instance_id(self) -> str:
-        return self.record.instance_id
+    def __post_init__(self) -> None:
+        self.instance_id = self.record.instance_id
 
     @property
     def under_way(self) -> bool:
@@ -123,6 +124,8 @@ class LiveInstance:
     @property
     def consuming(self) -> tuple[str, ...]:
         """Ids of the messages that the turn under way has taken in."""
+        if Message not in map(type, self.taken):  # as for most turns
+            return ()
         return tuple([item.message_id for item in self.taken if type(item) is Message])
 
     def take_arrived(self, now: int) -> list[ev.ArrivedEvent]:
@@ -218,28 +221,26 @@ class LiveInstance:
                 time = event.timestamp
         return time
 
-    def absorb(self, events: Iterable[ev.HistoryEvent]) -> Absorbed:
+    def absorb(self, events: Sequence[ev.HistoryEvent]) -> Absorbed:
         """Take the events of the checkpoint ``next_seq`` into account, and say what follows from them."""
-        state, largest, size = self.state, 0, 0
-        if self.consuming:
-            self.done.update(self.consuming)
-        out: Outgoing | None = None  # most turns send nothing
+        consumed = self.consuming
+        if consumed:
+            self.done.update(consumed)
+        sizes = [len(getattr(event, name) or "") for event in events if (name := _PAYLOADS.get(type(event)))]
+        self.size += sum(sizes) + _EVENT_SIZE * len(events)
+        largest = max(sizes) if sizes else 0
+        if SENDING.isdisjoint(map(type, events)):  # as most turns
+            self.state.apply_all(events)
+            return Absorbed(largest, consumed)
+        out = Outgoing(self.record, self.record.execution_id, self.next_seq, self.partition_count)
         for position, event in enumerate(events, 1):
             kind = type(event)
             if kind in SENDING:
-                if out is None or kind is ev.ExecutionForked:  # what that one copied was sent by its origin
+                if kind is ev.ExecutionForked:  # what that one copied was sent by its origin
                     out = Outgoing(self.record, self.record.execution_id, self.next_seq, self.partition_count)
-                out.take(event, position, state)
-            state.apply(event)
-            field_name = _PAYLOADS.get(kind)
-            if field_name is not None:
-                payload = len(getattr(event, field_name) or "")
-                size += payload
-                if payload > largest:
-                    largest = payload
-            size += _EVENT_SIZE
-        self.size += size
-        return Absorbed(largest) if out is None else Absorbed(largest, tuple(out.messages), tuple(out.starts))
+                out.take(event, position, self.state)
+            self.state.apply(event)
+        return Absorbed(largest, consumed, tuple(out.messages), tuple(out.starts))
 
 
 def is_addressed(message: Message, execution_id: str) -> bool:
@@ -304,27 +305,27 @@ def project(instance: LiveInstance, retention: Retention) -> InstanceRecord:
     """The record of an instance as its state is now."""
     record, state = instance.record, instance.state
     ended = state.status.is_terminal
-    projected = InstanceRecord(
-        instance_id=record.instance_id,
-        execution_id=record.execution_id,
-        name=record.name,
-        partition=record.partition,
-        created_at=record.created_at,
-        updated_at=state.last_timestamp,
-        input=record.input,
-        status=state.status,
-        rev=instance.rev,
-        version=record.version,
-        tags=record.tags,
-        due_at=state.due_at,
-        completed_at=state.last_timestamp if ended else None,
-        output=state.output,
-        custom_status=_shown_status(instance),
-        failure=state.failure,
-        problem=None,
-        recoveries=instance.recoveries,
-        parent=record.parent,
-        heartbeats=_outstanding_heartbeats(instance) if instance.heartbeats else None,
+    projected = InstanceRecord(  # by position: twenty names would take longer to match than the rest of it
+        record.instance_id,
+        record.execution_id,
+        record.name,
+        record.partition,
+        record.created_at,
+        state.last_timestamp,
+        record.input,
+        state.status,
+        instance.rev,
+        record.version,
+        record.tags,
+        state.due_at,
+        state.last_timestamp if ended else None,
+        state.output,
+        _shown_status(instance),
+        state.failure,
+        None,
+        instance.recoveries,
+        record.parent,
+        _outstanding_heartbeats(instance) if instance.heartbeats else None,
     )
     continued = state.continued
     if ended:

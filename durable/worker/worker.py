@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from durable import anyio_order
-from durable.backend import Backend, BackendUnavailable, Commit, Hint, InstanceRecord, Message, Wakeup
+from durable.backend import Backend, BackendUnavailable, Commit, Hint, InstanceRecord, Message
 from durable.clock import Clock
 from durable.core.errors import UnknownFunctionError, VersionMismatchError
 from durable.core.events import TaskScheduled
@@ -40,6 +40,7 @@ from durable.worker.retention import Purger, Retention
 from durable.worker.scanning import Scanner
 from durable.worker.timers import WakeUps
 from durable.worker.transactional import Transactions
+from durable.worker.waking import Waking
 from durable.worker.watchdog import Watchdog
 
 _log = logging.getLogger("durable.worker")
@@ -82,10 +83,10 @@ class Worker:
             clock,
             self._activity_ended,
             lambda instance_id, task_id, details: self._heartbeats.report(instance_id, task_id, details),
-            self._transactions,
             limit=settings.max_activities,
             threads=settings.activity_threads,
             max_deliveries=settings.max_deliveries,
+            transactions=self._transactions,
         )
         self._connect_parts()
 
@@ -115,6 +116,11 @@ class Worker:
         )
         self._inbox = Inbox(backend, self._count, patience, clock, self._recovery.post, self._execution_of)
         self._delivery = Delivery(self._instances, self._recovery, self._inbox, self.owns, self.start_instance)
+        self._connect_finders()
+
+    def _connect_finders(self) -> None:
+        """Make the parts that find work, and those that let go of it."""
+        backend, clock, settings, patience = self._backend, self._clock, self._settings, self._patience
         self._heartbeats = Heartbeats(backend, patience, self._instances.get)
         self._handover = HandOver(
             backend,
@@ -127,7 +133,18 @@ class Worker:
         )
         self._wakeups = WakeUps(clock, self._recovery.wake)
         self._purger = Purger(backend, clock, lambda: self._partitions.owned)
-        self._scanner = Scanner(backend, clock, lambda: self._partitions.owned, self._found)
+        self._waking = Waking(
+            self._instances,
+            self._recovery,
+            self._inbox,
+            self._delivery,
+            self._committer,
+            self._activities,
+            self._wakeups,
+            clock,
+            self.wake_at,
+        )
+        self._scanner = Scanner(backend, clock, lambda: self._partitions.owned, self._waking.found)
 
     @property
     def worker_id(self) -> str:
@@ -257,20 +274,8 @@ class Worker:
         """Something changed in the store."""
         if hint.instance_id is None:
             self._scanner.want()
-        elif self.owns(hint.instance_id) and not self._is_known(hint):
-            if self._instances.get(hint.instance_id) is None and hint.instance_id not in self._recovery:
-                self._recovery.wake(hint.instance_id)
-            else:
-                self._inbox.want(hint.instance_id)
-
-    def _is_known(self, hint: Hint) -> bool:
-        """Whether a hint tells of what this worker did itself: a message that it posted, a record of its own turn."""
-        if hint.message_id is not None:
-            return self._delivery.knows(hint.message_id)
-        return (
-            self._instances.get(hint.instance_id or "") is None
-            and self.record_ahead(hint.instance_id or "") is not None
-        )
+        elif self.owns(hint.instance_id):
+            self._waking.hinted(hint.instance_id, hint)
 
     def post(self, message: Message) -> None:
         """A message of this process is in the store; its receiver may be here."""
@@ -345,8 +350,9 @@ class Worker:
             self._wakeups.schedule(instance.instance_id, None)  # its next owner will wake it
             return
         state = instance.state
-        is_suspended = state.status is RuntimeStatus.SUSPENDED  # then a timer that is due does not fire
-        next_timer = state.due_at or (None if is_suspended else min(state.timers.values(), default=None))
+        next_timer = state.due_at or None
+        if state.timers and next_timer is None and state.status is not RuntimeStatus.SUSPENDED:
+            next_timer = min(state.timers.values())  # while suspended, a timer that is due does not fire
         self._wakeups.schedule(instance.instance_id, next_timer, however_late=bool(state.activities))
 
     def begin_at(self, instance_id: str, due_at: int) -> None:
@@ -382,25 +388,3 @@ class Worker:
         for instance_id in self._recovery.ids():
             if partition_of(instance_id, self._count) in partitions:
                 self._recovery.forget(instance_id)
-
-    # --- finding work ------------------------------------------------------------------------------
-
-    def _found(self, wakeups: Sequence[Wakeup]) -> None:
-        """The scanner found instances that have something to do, now or soon."""
-        now = self._clock()
-        at_work = {attempt.instance_id for attempt in self._activities}
-        for wakeup in wakeups:
-            if wakeup.due_at > now:
-                live = self._instances.get(wakeup.instance_id)
-                if live is None:
-                    self._wakeups.schedule(wakeup.instance_id, wakeup.due_at)
-                elif not live.under_way:  # or it does so when it comes to rest
-                    self.wake_at(live)  # what is in memory knows more than its record
-            elif wakeup.due_at == 0 and (
-                wakeup.instance_id in at_work  # of one whose activity runs here we shall hear
-                or wakeup.instance_id in self._recovery
-                or self.has_live(wakeup.instance_id)
-            ):
-                self._inbox.want(wakeup.instance_id)
-            else:
-                self._recovery.wake(wakeup.instance_id)

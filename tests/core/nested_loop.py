@@ -41,7 +41,7 @@ class NestedLoop(DeterministicLoop):
     def fire(self) -> None:
         due, self.timers = sorted(self.timers, key=Handle.when), []
         for handle in due:
-            self.run_until_idle(lambda handle=handle: self.make_ready(handle))  # type: ignore[misc]
+            self.run_until_idle(lambda handle=handle: self.make_ready(handle))
 
     def call(self, task_id: int, started: list[DurableFuture] | None = None) -> DurableCall[Any]:
         """A call as an activity's; the future it starts is appended to ``started``."""

@@ -438,7 +438,7 @@ def probes(loops: list[NestedLoop]) -> int:
     registry: set[Task] = set()
     for loop in loops:
         coro = asyncio.sleep(1)
-        loop.run_until_idle(lambda loop=loop, coro=coro: registry.add(Counting(coro, loop=loop, name="", context=None)))  # type: ignore[misc]
+        loop.run_until_idle(lambda loop=loop, coro=coro: registry.add(Counting(coro, loop=loop, name="", context=None)))
         loop.run_until_idle()
     for task in registry:
         task._log_destroy_pending = False  # type: ignore[attr-defined]

@@ -34,8 +34,6 @@ from durable.testing.memory import MemoryBackend
 from durable.testing.memory_store import MemoryStore
 from durable.testing.virtual_loop import VirtualLoop
 from durable.worker.activities import ActivityRunner, Attempt, Outcome
-from durable.worker.patience import Patience
-from durable.worker.transactional import Transactions
 from tests.chaos.checker import findings
 from tests.chaos.stores import read_memory
 
@@ -601,7 +599,6 @@ async def test_an_activity_that_is_cancelled_before_its_first_line_gives_its_pla
         virtual_clock,
         lambda _, outcome: outcomes.append(outcome),
         lambda *_: None,
-        Transactions(MemoryBackend(), 1, Patience(), lambda _: None, lambda _: None),
         limit=1,
         threads=1,
         max_deliveries=1,
