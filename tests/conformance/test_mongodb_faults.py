@@ -232,9 +232,10 @@ async def test_hints_go_on_after_the_server_died(server: MongoServer, opened: Op
             await asyncio.to_thread(server.start)
         changing = asyncio.create_task(change_for_ever(other))
         assert (await first(hints, lambda hint: hint.instance_id is not None)).instance_id == "a"
-        changing.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await changing
+        while not changing.done():  # pymongo's client may lose a cancellation that meets it connecting
+            changing.cancel()
+            await asyncio.wait([changing], timeout=1)
+        assert changing.cancelled()
 
 
 async def change_for_ever(backend: Backend) -> None:
