@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from durable.core import events as ev
+from durable.core.ids import generation_of
 from durable.projection.spans import Attribute, Kind
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -103,3 +104,31 @@ ANSWERS = (
     ev.EntityLockGranted,
 )
 """Events that close one."""
+
+
+def sending(event: Any) -> tuple[str, dict[str, Attribute]]:
+    """Name and attributes of the span of a message to somebody who is not waited for."""
+    target = event.entity_id if isinstance(event, ev.EntityOperationSignaled) else event.instance_id
+    attributes: dict[str, Attribute] = {"durabletask.event.target_instance_id": target}
+    if isinstance(event, ev.EventSent):
+        given: dict[str, Attribute] = {"durabletask.type": "event", "durabletask.event.name": event.name}
+        return f"orchestration_event:{event.name}", attributes | given
+    if isinstance(event, ev.EntityOperationSignaled):
+        given = {"durabletask.type": "entity", "durabletask.task.operation": event.operation}
+        if event.scheduled_at is not None:
+            given["durabletask.task.scheduled_time"] = moment(event.scheduled_at)
+        return operation_name(event.entity_id, event.operation), attributes | given
+    given = {"durabletask.type": "orchestration", "durabletask.task.name": event.name}
+    return f"create_orchestration:{versioned(event.name, event.version)}", attributes | given
+
+
+def about_execution(started: ev.ExecutionStarted) -> dict[str, Attribute]:
+    """What the spans that are about an execution as a whole say."""
+    own: dict[str, Attribute] = {"durabletask.type": "orchestration", "durabletask.task.name": started.name}
+    if started.version is not None:
+        own["durabletask.task.version"] = started.version
+    if started.parent is not None:
+        own["durable.parent_instance_id"] = started.parent.instance_id
+    if generation := generation_of(started.execution_id):
+        own["durable.generation"] = generation
+    return own

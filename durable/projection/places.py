@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Protocol
 from urllib.parse import quote
 
-from durable.core.events import ParentInstance
-from durable.core.ids import TRACEPARENT, earlier_execution_id
+from durable.core.events import ParentInstance, SubOrchestrationInstanceCreated
+from durable.core.ids import TRACEPARENT, child_execution_id, earlier_execution_id
 from durable.core.values import value
 from durable.projection.ids import TraceMode, parse_traceparent, span_id, trace_id
 from durable.projection.spans import SpanLink
@@ -92,6 +92,13 @@ def trace_of_root(
     if joined is not None:
         return joined[0], joined[1]
     return trace_id(hub, instance_id, execution_id), None
+
+
+def link_to_started(place: Place, event: SubOrchestrationInstanceCreated) -> SpanLink:
+    """A link to the first execution of an instance that was started and is not waited for."""
+    execution = child_execution_id(place.instance_id, place.execution_id, event.task_id)
+    trace, _ = trace_of_root(place.hub, place.mode, event.instance_id, execution, None)
+    return SpanLink(trace, span_id(place.hub, event.instance_id, execution, ROOT), {"durable.link": "starts"})
 
 
 def sender_link(hub: str, mode: TraceMode, message_id: str | None, root: tuple[str, ...] | None) -> SpanLink | None:

@@ -11,13 +11,13 @@ from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
 from durable.core import events as ev
-from durable.core.ids import child_execution_id, generation_of, is_entity
+from durable.core.ids import is_entity
 from durable.core.state import RuntimeStatus
 from durable.projection.attempts import attempts_of, given_up
-from durable.projection.calls import ANSWERS, OPENING, Call, moment, operation_name, versioned
+from durable.projection.calls import ANSWERS, OPENING, Call, about_execution, sending, versioned
 from durable.projection.entities import batch_spans, signal_links
-from durable.projection.ids import TraceMode, span_id
-from durable.projection.places import ROOT, Place, place_of_record, trace_of_root
+from durable.projection.ids import TraceMode
+from durable.projection.places import ROOT, Place, link_to_started, place_of_record
 from durable.projection.spans import Attribute, Kind, SpanData, SpanEvent, SpanLink
 
 RootSpan: TypeAlias = Literal["on_completion", "at_start"]
@@ -40,17 +40,33 @@ _MOMENTS: dict[type[Any], str] = {
 
 
 def project(
-    hub: str, history: Iterable[ev.HistoryEvent], *, trace: TraceMode = "own", root_span: RootSpan = "on_completion"
+    hub: str,
+    history: Iterable[ev.HistoryEvent],
+    instance_id: str | None = None,
+    *,
+    trace: TraceMode = "own",
+    root_span: RootSpan = "on_completion",
 ) -> tuple[SpanData, ...]:
-    """All spans that are finished in the history of one execution of task hub ``hub``, in the order of their ends."""
-    return tuple(Projection(hub, trace=trace, root_span=root_span).feed(history))
+    """All spans that are finished in the history of one execution of task hub ``hub``, in the order of their ends.
+
+    The history of a fork begins as its origin's does: with ``instance_id`` only the spans of that instance come.
+    """
+    return tuple(Projection(hub, instance_id, trace=trace, root_span=root_span).feed(history))
 
 
 class Projection:
     """One execution, fed with its events in order; they may come in pieces of any size."""
 
-    def __init__(self, hub: str, *, trace: TraceMode = "own", root_span: RootSpan = "on_completion") -> None:
+    def __init__(
+        self,
+        hub: str,
+        instance_id: str | None = None,
+        *,
+        trace: TraceMode = "own",
+        root_span: RootSpan = "on_completion",
+    ) -> None:
         self._hub = hub
+        self._instance_id = instance_id
         self._mode: TraceMode = trace
         self._root_span = root_span
         self._arrived: list[Any] = []
@@ -64,6 +80,7 @@ class Projection:
         self._left_out = 0
         self._turning = False
         self._ended: str | None = None
+        self._origin: tuple[SpanLink, ...] = ()
         self.started: ev.ExecutionStarted | None = None
         self.place: Place | None = None
 
@@ -105,7 +122,9 @@ class Projection:
                 spans += self._decide(event)
             else:
                 self._arrived.append(event)
-        return spans
+        if self._instance_id is None:
+            return spans
+        return [span for span in spans if span.attributes["durabletask.task.instance_id"] == self._instance_id]
 
     # --- turns -----------------------------------------------------------------------------------
 
@@ -119,6 +138,8 @@ class Projection:
                 yield from self._begin(event)
             elif kind is ev.ExecutionRewound:
                 self._rewind(event)
+            elif kind is ev.ExecutionForked:
+                yield from self._fork(event)
             if kind in _MOMENTS:
                 self._note(event)
             elif kind is ev.EventRaised:
@@ -169,18 +190,39 @@ class Projection:
         self.started = event
         self.place = place_of_record(self._hub, self._mode, event)
         self._start = min(event.timestamp, self._now)
-        if is_entity(event.instance_id):
-            return
+        if not is_entity(event.instance_id):
+            yield from self._announce()
+
+    def _announce(self) -> Iterator[SpanData]:
         if self._root_span == "at_start":
-            links = self.place.first_links()
+            links = self._first_links()
             yield self._span(self._name, "SERVER", ROOT, self._start, self._start, self._own(), links=links)
         yield self._span(f"{self._name} started", "INTERNAL", "started", self._start, self._start, self._own(), ROOT)
+
+    def _fork(self, event: ev.ExecutionForked) -> Iterator[SpanData]:
+        """From here on it is an execution of its own; what came before are its origin's spans."""
+        assert self.started is not None
+        assert self.place is not None
+        link: dict[str, Attribute] = {"durable.link": "forked_from"}
+        self._origin = (SpanLink(self.place.trace_id, self.place.span_id(self._root_key), link),)
+        here = replace(self.started, instance_id=event.instance_id, execution_id=event.execution_id)
+        self.started = replace(here, version=event.version, parent=None)
+        self.place = place_of_record(self._hub, self._mode, self.started)
+        self._start, self._run = self._now, 0
+        self._open = {key: replace(call, start=max(call.start, self._now)) for key, call in self._open.items()}
+        self._log = [(self._length, key, call) for key, call in self._open.items()]
+        self._closed, self._events, self._left_out = set(), [], 0
+        yield from self._announce()
+
+    def _first_links(self) -> tuple[SpanLink, ...]:
+        assert self.place is not None
+        return (*self.place.first_links(), *self._origin)
 
     def _end(self, event: ev.ExecutionCompleted | ev.ContinueAsNew) -> Iterator[SpanData]:
         for task_id in list(self._open):
             yield from self._give_up(task_id, "abandoned")
         assert self.place is not None
-        links = self.place.first_links() if self._run == 0 else (self._link_to_former_run(),)
+        links = self._first_links() if self._run == 0 else (self._link_to_former_run(),)
         attributes = self._own() | {"durable.history.events": self._length + 1}
         error: str | None = None
         if isinstance(event, ev.ContinueAsNew):
@@ -308,29 +350,12 @@ class Projection:
     def _sent(self, event: Any) -> SpanData:
         """A message to somebody who is not waited for."""
         assert self.place is not None
-        target = event.entity_id if isinstance(event, ev.EntityOperationSignaled) else event.instance_id
-        attributes: dict[str, Attribute] = {"durabletask.event.target_instance_id": target}
+        name, attributes = sending(event)
         links: tuple[SpanLink, ...] = ()
-        if isinstance(event, ev.EventSent):
-            name = f"orchestration_event:{event.name}"
-            attributes |= {"durabletask.type": "event", "durabletask.event.name": event.name}
-        elif isinstance(event, ev.EntityOperationSignaled):
-            name = operation_name(event.entity_id, event.operation)
-            attributes |= {"durabletask.type": "entity", "durabletask.task.operation": event.operation}
-            if event.scheduled_at is not None:
-                attributes["durabletask.task.scheduled_time"] = moment(event.scheduled_at)
-        else:
-            name = f"create_orchestration:{versioned(event.name, event.version)}"
-            attributes |= {"durabletask.type": "orchestration", "durabletask.task.name": event.name}
-            links = (self._link_to_started(event),)
+        if isinstance(event, ev.SubOrchestrationInstanceCreated):
+            links = (link_to_started(self.place, event),)
         key, now = f"sent:{self._seq}/{self._position}", self._now
         return self._span(name, "PRODUCER", key, now, now, attributes, above=self._root_key, links=links)
-
-    def _link_to_started(self, event: ev.SubOrchestrationInstanceCreated) -> SpanLink:
-        assert self.place is not None
-        execution = child_execution_id(self.place.instance_id, self.place.execution_id, event.task_id)
-        trace, _ = trace_of_root(self._hub, self._mode, event.instance_id, execution, None)
-        return SpanLink(trace, span_id(self._hub, event.instance_id, execution, ROOT), {"durable.link": "starts"})
 
     # --- spans -------------------------------------------------------------------------------------
 
@@ -348,16 +373,7 @@ class Projection:
         return common
 
     def _own(self) -> dict[str, Attribute]:
-        """What the spans that are about the execution as a whole say."""
-        assert self.started is not None
-        own: dict[str, Attribute] = {"durabletask.type": "orchestration", "durabletask.task.name": self.started.name}
-        if self.started.version is not None:
-            own["durabletask.task.version"] = self.started.version
-        if self.started.parent is not None:
-            own["durable.parent_instance_id"] = self.started.parent.instance_id
-        if generation := generation_of(self.started.execution_id):
-            own["durable.generation"] = generation
-        return own
+        return {} if self.started is None else about_execution(self.started)
 
     def _span(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -13,6 +14,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_span
 
 from durable import TaskHub
 from durable_otel import OpenTelemetry, TraceSettings
@@ -32,6 +34,12 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         case _:
             url: str = request.getfixturevalue("mongodb_database_url")
             return url
+
+
+def unsampled_caller() -> AbstractContextManager[Any]:
+    """A block within a trace of somebody else that is not sampled."""
+    ids = SpanContext(uuid4().int, uuid4().int >> 64, is_remote=True, trace_flags=TraceFlags(0))
+    return use_span(NonRecordingSpan(ids))
 
 
 @pytest.fixture

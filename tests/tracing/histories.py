@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from durable.core import events as ev
@@ -29,6 +30,11 @@ def golden_histories() -> dict[str, list[ev.HistoryEvent]]:
         path.stem: [event_from_dict(event) for event in json.loads(path.read_text("utf-8"))]
         for path in sorted(GOLDEN.glob("*.json"))
     }
+
+
+def instance_of(history: Sequence[ev.HistoryEvent]) -> str:
+    """Whose history it is: a fork's begins with the origin's."""
+    return [event for event in history if isinstance(event, ev.ExecutionStarted | ev.ExecutionForked)][-1].instance_id
 
 
 def turn(at: float, arrived: list[ev.HistoryEvent], decided: list[ev.HistoryEvent]) -> list[ev.HistoryEvent]:

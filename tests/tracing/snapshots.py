@@ -8,14 +8,14 @@ from pathlib import Path
 
 from durable.core.events import HistoryEvent
 from durable.projection import project, span_to_dict
-from tests.tracing.histories import all_histories
+from tests.tracing.histories import all_histories, instance_of
 
 FOLDER = Path(__file__).parent / "snapshots"
 
 
 def spans_text(history: Sequence[HistoryEvent]) -> str:
     """The spans of a history, one a line."""
-    return "".join(json.dumps(span_to_dict(span)) + "\n" for span in project("golden", history))
+    return "".join(json.dumps(span_to_dict(span)) + "\n" for span in project("golden", history, instance_of(history)))
 
 
 def main() -> None:

@@ -15,10 +15,10 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import SpanContext, StatusCode, TraceFlags
 
 from durable import OrchestrationContext, Registry, TaskHub
-from durable.core.events import TaskCompleted
+from durable.core.events import ExecutionStarted, TaskCompleted
 from durable_otel._live import MAX_ENTRIES, AttemptSpan
 from tests.otlp_sink import Received, Sink
-from tests.tracing.conftest import MakeHub
+from tests.tracing.conftest import MakeHub, unsampled_caller
 from tests.tracing.test_over_the_wire import ended, received
 
 registry = Registry()
@@ -169,17 +169,18 @@ async def test_baggage_goes_along_where_it_is_allowed(sink: Sink, make_hub: Make
         async with hub.worker():
             handle = await hub.start(nest, instance_id="baggage")
             assert await handle.result() == "acme"
-            tags = (await handle.status()).tags
+            begun = (await handle.history())[0]
     finally:
         context.detach(token)
-    assert tags["durable.baggage"] == "tenant=acme"
+    assert isinstance(begun, ExecutionStarted)
+    assert (begun.tags or {})["durable.baggage"] == "tenant=acme"
 
 
 async def test_an_attempt_that_is_not_sampled_records_nothing(sink: Sink, make_hub: MakeHub) -> None:
     hub = traced(make_hub(sample=0.0, export_failed=False))
-    unsampled = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
     async with hub.worker():
-        handle = await hub.start(nest, tags={"durable.traceparent": unsampled})
+        with unsampled_caller():
+            handle = await hub.start(nest)
         await handle.result()
         history = await handle.history()
     assert sink.spans == []

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
@@ -20,7 +19,7 @@ from durable import OrchestrationContext, OrchestrationFailedError, Registry
 from durable.projection import project, span_to_dict
 from durable_otel import export_history
 from tests.otlp_sink import Received, Sink
-from tests.tracing.conftest import RESOURCE, MakeHub, exporter_to
+from tests.tracing.conftest import RESOURCE, MakeHub, exporter_to, unsampled_caller
 
 registry = Registry()
 
@@ -271,15 +270,15 @@ async def test_what_is_not_sampled_is_exported_when_it_fails(sink: Sink, make_hu
     hub = make_hub(sample=0.0)
     hub.include(registry)
     async with hub.worker():
-        await (await hub.start(steps, 1, instance_id="well", tags={"durable.traceparent": UNSAMPLED})).result()
+        with unsampled_caller():
+            well = await hub.start(steps, 1, instance_id="well")
+            badly = await hub.start(fails, instance_id="badly")
+        await well.result()
         with pytest.raises(OrchestrationFailedError):
-            await (await hub.start(fails, instance_id="badly", tags={"durable.traceparent": UNSAMPLED})).result()
+            await badly.result()
         await received(sink, ended("badly"))
     check_whole(sink.of("badly"))
     assert sink.of("well") == []
-
-
-UNSAMPLED = f"00-{uuid4().hex}-{uuid4().hex[:16]}-00"
 
 
 async def test_a_root_at_the_start_is_there_while_the_instance_runs(sink: Sink, make_hub: MakeHub) -> None:

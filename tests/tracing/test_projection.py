@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from durable.core import events as ev
 from durable.core.events import HistoryEvent
 from durable.projection import Projection, RootSpan, SpanData, TraceMode, project, timeline, trace_id, trace_url
-from tests.tracing.histories import CALLER, all_histories, everything, rewound, started, turn
+from tests.tracing.histories import CALLER, all_histories, everything, instance_of, rewound, started, turn
 from tests.tracing.snapshots import FOLDER, spans_text
 
 ROOT = Path(__file__).parent.parent.parent
@@ -42,16 +42,16 @@ def test_every_kind_of_event_is_in_a_snapshot() -> None:
 @given(names, modes, st.lists(st.integers(0, 100)))
 def test_pieces_of_any_size_give_the_same_spans(name: str, mode: tuple[TraceMode, RootSpan], cuts: list[int]) -> None:
     history = HISTORIES[name]
-    projection = Projection("hub", trace=mode[0], root_span=mode[1])
+    projection = Projection("hub", instance_of(history), trace=mode[0], root_span=mode[1])
     places = [0, *sorted(min(cut, len(history)) for cut in cuts), len(history)]
     spans = [span for start, end in pairwise(places) for span in projection.feed(history[start:end])]
-    assert tuple(spans) == project("hub", history, trace=mode[0], root_span=mode[1])
+    assert tuple(spans) == project("hub", history, instance_of(history), trace=mode[0], root_span=mode[1])
 
 
 @pytest.mark.parametrize("name", HISTORIES)
 @pytest.mark.parametrize("mode", MODES, ids="-".join)
 def test_each_id_stands_for_one_span(name: str, mode: tuple[TraceMode, RootSpan]) -> None:
-    spans = project("hub", HISTORIES[name], trace=mode[0], root_span=mode[1])
+    spans = project("hub", HISTORIES[name], instance_of(HISTORIES[name]), trace=mode[0], root_span=mode[1])
     assert len({span.span_id for span in spans}) == len(spans)
     assert all(0 < span.span_id < 2**64 and 0 < span.trace_id < 2**128 for span in spans)
 
@@ -59,7 +59,7 @@ def test_each_id_stands_for_one_span(name: str, mode: tuple[TraceMode, RootSpan]
 @pytest.mark.parametrize("name", HISTORIES)
 def test_children_lie_within_their_parents_and_none_is_an_orphan(name: str) -> None:
     history = HISTORIES[name]
-    spans = project("hub", history)
+    spans = project("hub", history, instance_of(history))
     by_id = {span.span_id: span for span in spans}
     projection = Projection("hub")
     projection.feed(history)
@@ -76,9 +76,9 @@ def test_children_lie_within_their_parents_and_none_is_an_orphan(name: str) -> N
 
 def test_what_came_before_a_cut_is_never_changed_by_what_follows() -> None:
     for history in HISTORIES.values():
-        whole = project("hub", history)
+        whole = project("hub", history, instance_of(history))
         for cut in range(len(history)):
-            part = project("hub", history[:cut])
+            part = project("hub", history[:cut], instance_of(history))
             assert part == whole[: len(part)]
 
 

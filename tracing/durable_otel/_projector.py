@@ -107,7 +107,7 @@ class Projector:
 
     def _begin(self, key: Key, forced: bool) -> _Traced:
         settings = self._settings
-        projection = Projection(self._hub, trace=settings.trace, root_span=settings.root_span)
+        projection = Projection(self._hub, key[0], trace=settings.trace, root_span=settings.root_span)
         traced = self._traced[key] = _Traced(projection, forced=forced)
         if len(self._traced) > settings.max_instances:
             self._traced.popitem(last=False)
