@@ -6,6 +6,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+# Tests run side by side in so many processes, each with a MongoDB server of its own; 0: in this one.
+JOBS ?= 2
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -28,8 +30,8 @@ setup: $(STAMP)  ## make the virtualenv (the other targets do it when needed)
 demo: $(STAMP)  ## run the demonstration
 	$(BIN)/python examples/demo.py $(ARGS)
 
-test: $(STAMP)  ## run the tests; ARGS="-k name" is passed to pytest
-	$(BIN)/python -m pytest $(ARGS)
+test: $(STAMP)  ## run the tests; ARGS="-k name" is passed to pytest, JOBS=0 runs them in one process
+	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
 chaos: $(STAMP)  ## kill workers at random; DURABLE_CHAOS_KILLS=1000 for longer
 	$(BIN)/python -m pytest tests/chaos $(ARGS)
