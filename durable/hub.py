@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from datetime import datetime
 from importlib import import_module
@@ -16,11 +17,15 @@ from durable.entity_client import CALL, EntityClient, EntityState
 from durable.handle import InstanceHandle
 from durable.hub_connection import HubConnection
 from durable.payloads import decode, encode
+from durable.projection import TraceMode, trace_url
 from durable.querying import Conditions, InstanceQuery, make_query
 from durable.starting import OnConflict, start
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
+
+TRACE_URL_TEMPLATE = "TRACE_URL_TEMPLATE"
+"""The environment variable with the template of :meth:`TaskHub.trace_url`."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -140,6 +145,18 @@ class TaskHub(HubConnection):
     async def count(self, by: Grouping = "status", **conditions: Unpack[Conditions]) -> dict[str, int]:
         """How many instances match the conditions of :meth:`query`, by status or name; counted in the store."""
         return await self.query(**conditions).count(by)
+
+    async def trace_url(self, instance_id: str, template: str | None = None, *, trace: TraceMode = "own") -> str | None:
+        """Where the trace of an instance can be seen; None without a template.
+
+        ``template`` is a URL with ``{trace_id}``, and ``{instance_id}`` and ``{hub}`` if you like; it defaults to the
+        environment variable ``TRACE_URL_TEMPLATE``. ``trace`` is how instances are traced (``TraceSettings.trace``).
+        Raises InstanceNotFoundError, ValueError for a template with other names.
+        """
+        chosen = os.environ.get(TRACE_URL_TEMPLATE) if template is None else template
+        if not chosen:
+            return None
+        return trace_url(chosen, self.name, await self._connected().record(instance_id), trace=trace)
 
     # --- activities that are completed from outside ----------------------------------------------
 

@@ -79,7 +79,7 @@ async def show(
     async with store.connected() as hub:
         handle = hub.get(instance_id)
         if not (watching or wait):
-            show_status(output, await handle.status())
+            show_status(output, await handle.status(), await hub.trace_url(instance_id))
             return ExitCode.OK
         return show_end(output, await watch(output, handle, timeout, live=watching or output.for_people))
 
@@ -90,9 +90,11 @@ def show_end(output: Output, status: InstanceStatus) -> ExitCode:
     return ExitCode.OK if status.runtime_status is RuntimeStatus.COMPLETED else ExitCode.FAILED
 
 
-def show_status(output: Output, status: InstanceStatus) -> None:
+def show_status(output: Output, status: InstanceStatus, trace_url: str | None = None) -> None:
     """Show an instance: its JSON, or what of it there is."""
     shape = status_shape(status)
+    if trace_url is not None:
+        shape["traceUrl"] = trace_url
     if output.as_json:
         output.document(shape)
         return

@@ -50,6 +50,8 @@ async def get_status(call: Call) -> Response:
     handle = call.hub.get(call[INSTANCE])
     status = await handle.status()
     body = status_json(status, show_input=call[SHOW_INPUT])
+    if (link := await call.hub.trace_url(status.instance_id)) is not None:
+        body["traceUrl"] = link
     if call[SHOW_HISTORY]:
         body["historyEvents"] = projected(await handle.history(), show_output=call[SHOW_HISTORY_OUTPUT])
     if not status.runtime_status.is_terminal:

@@ -54,7 +54,10 @@ SCHEMAS: Mapping[str, Any] = {
             "failureDetails": {"anyOf": [{"$ref": "#/components/schemas/Failure"}, {"type": "null"}]},
             "problem": _TEXT_OR_NULL,
         },
-        {"historyEvents": {"type": "array", "items": _object({"EventType": _TEXT, "Timestamp": _TIME})}},
+        {
+            "historyEvents": {"type": "array", "items": _object({"EventType": _TEXT, "Timestamp": _TIME})},
+            "traceUrl": _TEXT,
+        },
     ),
     "HistoryEvent": _object({"index": {"type": "integer"}, "eventType": _TEXT, "timestamp": _TIME}),
     "Purged": _object({"instancesDeleted": {"type": "integer", "minimum": 0}}),

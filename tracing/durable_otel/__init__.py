@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 try:
+    from durable_otel._environment import exporter_of
     from durable_otel._instrument import OpenTelemetry
     from durable_otel._logs import InstanceLogFilter
     from durable_otel._settings import TraceSettings
@@ -17,4 +18,4 @@ except ModuleNotFoundError as error:
         f"{error.name} is missing; install it with: pip install 'durable-orchestrations[otel]'", name=error.name
     ) from error
 
-__all__ = ["InstanceLogFilter", "OpenTelemetry", "TraceSettings", "export_history", "exportable"]
+__all__ = ["InstanceLogFilter", "OpenTelemetry", "TraceSettings", "export_history", "exportable", "exporter_of"]

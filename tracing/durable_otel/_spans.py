@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
-from durable.core.events import HistoryEvent
+from durable.core.events import ExecutionForked, ExecutionStarted, HistoryEvent
 from durable.projection import RootSpan, SpanData, TraceMode, project
 from durable.projection.spans import Attribute, Attributes
 
@@ -102,7 +102,11 @@ def export_history(
     ConnectionError when the exporter does not take them.
     """
     chosen = stable_resource(resource)
-    spans = [exportable(span, chosen) for span in project(hub, history, trace=trace, root_span=root_span)]
+    events = list(history)
+    begun = [event for event in events if isinstance(event, ExecutionStarted | ExecutionForked)]
+    instance_id = begun[-1].instance_id if begun else None
+    made = project(hub, events, instance_id, trace=trace, root_span=root_span)
+    spans = [exportable(span, chosen) for span in made]
     for start in range(0, len(spans), BATCH):
         if not export_acknowledged(exporter, spans[start : start + BATCH]):
             raise ConnectionError(f"the exporter took {start} of {len(spans)} spans")
