@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection
+from dataclasses import replace
 
 from durable.backend import Backend, BackendUnavailable, Checkpoint, Query
 from durable.clock import Clock
@@ -86,18 +87,17 @@ class CatchUp:
         until = self._gained_at
         since = until - round(self._settings.catch_up * 1_000_000)
         for entities in (False, True):
-            query: Query | None = Query(page_size=_PAGE, entities=entities)
+            lately = Query(page_size=_PAGE, entities=entities, updated_from=since, updated_to=until)
+            query: Query | None = lately
             seen = 0
             while query is not None and seen < self._settings.catch_up_instances:
                 page = await self._backend.query(query)
                 seen += len(page.records)
                 for record in page.records:
-                    if record.partition in partitions and since <= record.updated_at <= until:
+                    if record.partition in partitions:
                         former = earlier_execution_id(record.execution_id, 1)
                         for execution_id in (former, record.execution_id):
                             if execution_id is not None:
                                 self._pending.leave_behind((record.instance_id, execution_id))
-                query = None
-                if page.continuation is not None:
-                    query = Query(page_size=_PAGE, entities=entities, continuation=page.continuation)
+                query = None if page.continuation is None else replace(lately, continuation=page.continuation)
         self._gained -= partitions
