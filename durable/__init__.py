@@ -57,16 +57,19 @@ from durable.httpcall.errors import (
 from durable.httpcall.values import HttpResponse, Secret
 from durable.hub import TaskHub
 from durable.querying import InstancePage, InstanceQuery
+from durable.queues import ActivityQueue
 from durable.registry import Registry
 from durable.retaining import Retain
 from durable.saga import CompensationError, Saga
 from durable.settings import Settings
+from durable.tasks import QueuesNotSupportedError
 from durable.transactions import TransactionsNotSupportedError
 
 __all__ = [
     "Activity",
     "ActivityContext",
     "ActivityFailedError",
+    "ActivityQueue",
     "ActivityTimeoutError",
     "AzureTokenSource",
     "BackendUnavailable",
@@ -110,6 +113,7 @@ __all__ = [
     "PayloadError",
     "PayloadTooLargeError",
     "PoisonActivityError",
+    "QueuesNotSupportedError",
     "RegistrationError",
     "Registry",
     "Retain",

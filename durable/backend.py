@@ -204,10 +204,12 @@ class Page:
 
 @value
 class Hint:
-    """Something changed: this instance, by that message if it is one, or (None) some instance. A hint may be lost."""
+    """Something changed: this instance, by that message if it is one; that ``queue`` of activities; or (all None)
+    anything. A hint may be lost."""
 
     instance_id: str | None
     message_id: str | None = None
+    queue: str | None = None
 
 
 class Backend(Protocol):

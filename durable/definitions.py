@@ -15,10 +15,12 @@ from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeAlias, Typ
 
 from durable.core.context import OrchestrationContext
 from durable.core.errors import RegistrationError
+from durable.core.event_parts import QueuePlace
 from durable.core.ids import check_instance_id
 from durable.core.orchestration_loop import running_orchestration
 from durable.core.retry import RetryPolicy
 from durable.payloads import CallCodec, decode, encode
+from durable.queues import queue_place
 from durable.retaining import Kept, Retain, parse_retain
 
 P = ParamSpec("P")
@@ -42,6 +44,8 @@ class Activity(Generic[P, R]):
         heartbeat_timeout: timedelta | None = None,
         retry: RetryPolicy | None = None,
         transactional: bool = False,
+        queue: str | None = None,
+        priority: int | None = None,
     ) -> None:
         _refuse_generators(fn, "activity")
         self.fn = fn
@@ -49,6 +53,7 @@ class Activity(Generic[P, R]):
         self.timeout: int | None = _microseconds(timeout, "timeout", self.name)
         self.heartbeat_timeout: int | None = _microseconds(heartbeat_timeout, "heartbeat_timeout", self.name)
         self.retry: RetryPolicy | None = retry
+        self.queue: QueuePlace | None = queue_place(None, queue, priority, None, f"activity {self.name!r}")
         self.is_async: bool = inspect.iscoroutinefunction(fn)
         self.transactional: bool = transactional
         if transactional and not self.is_async:
@@ -76,12 +81,18 @@ class Activity(Generic[P, R]):
         retry: RetryPolicy | None = None,
         timeout: timedelta | None = None,
         heartbeat_timeout: timedelta | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        key: str | None = None,
     ) -> Activity[P, R]:
         """This activity with other options for the calls made through the copy; what is left out stays as it is.
 
         ``timeout`` bounds one attempt; when it runs out the attempt fails with ActivityTimeoutError. So does one
         that does not call ``ActivityContext.heartbeat`` within ``heartbeat_timeout``. ``retry`` says whether
         and when a failed attempt is followed by another; the call fails with the last one's ActivityFailedError.
+        ``queue`` is where it waits for a worker, ``priority`` (-1000 to 1000) its urgency there, ``key`` with which
+        other calls it shares the queue's ``per_key``. Raises ValueError for a duration or priority out of range, and
+        for priority or key without a queue.
         """
         changed = copy(self)
         changed.retry = retry or self.retry
@@ -89,6 +100,7 @@ class Activity(Generic[P, R]):
         changed.heartbeat_timeout = (
             _microseconds(heartbeat_timeout, "heartbeat_timeout", self.name) or self.heartbeat_timeout
         )
+        changed.queue = queue_place(self.queue, queue, priority, key, f"activity {self.name!r}")
         return changed
 
     def encode_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
@@ -110,6 +122,7 @@ class UntypedActivity:
     timeout: int | None = None
     heartbeat_timeout: int | None = None
     retry: RetryPolicy | None = None
+    queue: QueuePlace | None = None
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -65,7 +65,7 @@ def read_as(hint: Any, text: str) -> Any:
     """``text`` as a value of type ``hint``. Raises ValueError saying what it must be.
 
     Beside the types of the table: enums by value, unions by the first member that can read it (empty text is None
-    where None is allowed), and mappings as ``key=value,key=value``.
+    where None is allowed), mappings as ``key=value,key=value``, and tuples of one type as ``a,b``.
     """
     origin = get_origin(hint)
     if origin in (Union, types.UnionType):
@@ -73,6 +73,8 @@ def read_as(hint: Any, text: str) -> Any:
     if isinstance(origin, type) and issubclass(origin, Mapping):
         key, value = get_args(hint)
         return _read_mapping(key, value, text)
+    if origin is tuple:
+        return tuple(read_as(get_args(hint)[0], part.strip()) for part in text.split(","))
     if isinstance(hint, type) and issubclass(hint, Enum):
         values = [str(member.value) for member in hint]
         if text not in values:

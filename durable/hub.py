@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, Unpack, overload
 
@@ -56,6 +56,8 @@ class TaskHub(HubConnection):
         tags: Mapping[str, str] | None = None,
         on_conflict: OnConflict = "raise",
         session: Any = None,
+        debounce: timedelta | None = None,
+        debounce_limit: timedelta | None = None,
         **kwargs: Any,
     ) -> InstanceHandle[R]: ...
     @overload
@@ -69,6 +71,8 @@ class TaskHub(HubConnection):
         tags: Mapping[str, str] | None = None,
         on_conflict: OnConflict = "raise",
         session: Any = None,
+        debounce: timedelta | None = None,
+        debounce_limit: timedelta | None = None,
         **kwargs: Any,
     ) -> InstanceHandle[Any]: ...
     async def start(
@@ -81,6 +85,8 @@ class TaskHub(HubConnection):
         tags: Mapping[str, str] | None = None,
         on_conflict: OnConflict = "raise",
         session: Any = None,
+        debounce: timedelta | None = None,
+        debounce_limit: timedelta | None = None,
         **kwargs: Any,
     ) -> InstanceHandle[Any]:
         """Create an instance of ``orchestrator`` (a definition or its name) and return its handle.
@@ -97,12 +103,16 @@ class TaskHub(HubConnection):
         transaction: the instance begins when it commits, and never was when it aborts. The driver's errors come as
         they are then, for ``with_transaction`` to try again.
 
+        With ``debounce`` it begins after that time without another such start of ``instance_id``: each one that
+        comes before it has begun pushes it back and replaces its arguments, until ``debounce_limit`` after the first.
+        When it has begun, ``on_conflict`` holds.
+
         Raises:
             InstanceExistsError: an instance of that id exists, and ``on_conflict`` leaves it where it is.
             UnknownFunctionError: this process knows orchestrators, but none of that name.
             PayloadError: an argument cannot be written as JSON or does not fit its annotation.
-            ValueError: the instance id, a tag, ``start_at`` or ``on_conflict`` breaks a rule, or ``session`` is in no
-                transaction of this store (TypeError: it is no such session).
+            ValueError: the instance id, a tag, ``start_at``, ``on_conflict`` or ``debounce`` breaks a rule, or
+                ``session`` is in no transaction of this store (TypeError: it is no such session).
             TransactionsNotSupportedError: there is a ``session``, and the store has no transactions.
             BackendUnavailable: the store did not confirm in time; it may or may not have been started.
         """
@@ -117,6 +127,8 @@ class TaskHub(HubConnection):
             tags=tags,
             on_conflict=on_conflict,
             session=session,
+            debounce=debounce,
+            debounce_limit=debounce_limit,
         )
         return InstanceHandle(started, self._connected, None if isinstance(orchestrator, str) else orchestrator)
 

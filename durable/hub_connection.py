@@ -94,7 +94,8 @@ class HubConnection(Registry):
 
         ``settings`` override those of the hub (see :class:`Settings`). Raises RegistrationError for
         definitions whose annotations cannot be used, TransactionsNotSupportedError for transactional activities on a
-        store without transactions, RuntimeError when the hub has a worker here already.
+        store without transactions, UnknownFunctionError for a queue that is not registered, QueuesNotSupportedError for
+        one on a store without queues, RuntimeError when the hub has a worker here already.
         """
         if "partitions" in settings:
             raise ValueError("setting partitions belongs to the hub, not to a worker: TaskHub(settings=Settings(...))")
@@ -182,7 +183,7 @@ class HubConnection(Registry):
             async for hint in backend.watch():
                 if self._worker is not None:
                     self._worker.hint(hint)
-                if self._client is not None:
+                if self._client is not None and hint.queue is None:
                     self._client.waiters.hint(hint.instance_id)
         except BackendUnavailable as error:
             _log.warning("hints from the store stopped, polling goes on: %s", error)

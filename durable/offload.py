@@ -106,6 +106,14 @@ async def restore_record(backend: Backend, record: InstanceRecord) -> InstanceRe
     return record
 
 
+async def restore_task(backend: Backend, instance_id: str, scheduled: ev.TaskScheduled) -> ev.TaskScheduled:
+    """A scheduled activity with its input in place of its reference. Raises MissingPayloadError."""
+    reference = _key(scheduled)
+    if reference is None:
+        return scheduled
+    return replace(scheduled, input=(await _fetch(backend, instance_id, [reference]))[reference])
+
+
 def stored_form(payload: str) -> str:
     """What the store holds for ``payload`` in a record or an event: the text, or the reference of a large one."""
     if len(payload) <= THRESHOLD:

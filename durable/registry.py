@@ -13,6 +13,7 @@ from durable.core.retry import RetryPolicy
 from durable.core.services import ActivityTarget, CallTarget, OrchestratorTarget
 from durable.definitions import Activity, Orchestrator, UntypedActivity, UntypedOrchestrator, where_defined
 from durable.entities import DELETE, Entity
+from durable.queues import ActivityQueue
 from durable.retaining import Retain
 
 P = ParamSpec("P")
@@ -48,6 +49,7 @@ class Registry:
         self.orchestrators: dict[str, Orchestrator[Any, Any]] = {}
         self.activities: dict[str, Activity[Any, Any]] = {}
         self.entities: dict[str, Entity] = {}
+        self.queues: dict[str, ActivityQueue] = {}
 
     @overload
     def activity(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> Activity[P, R]: ...
@@ -62,6 +64,8 @@ class Registry:
         heartbeat_timeout: timedelta | None = None,
         retry: RetryPolicy | None = None,
         transactional: bool = False,
+        queue: str | None = None,
+        priority: int | None = None,
     ) -> ActivityDecorator: ...
     def activity(
         self,
@@ -72,17 +76,21 @@ class Registry:
         heartbeat_timeout: timedelta | None = None,
         retry: RetryPolicy | None = None,
         transactional: bool = False,
+        queue: str | None = None,
+        priority: int | None = None,
     ) -> Any:
         """Register an activity: ``async def``, or ``def`` (which runs in a thread).
 
         ``name`` defaults to the function's. A ``transactional`` one gets ``ActivityContext.current().session``: what it
         writes to MongoDB with that session and its completion are committed together, exactly once. Others are the
         defaults of :meth:`Activity.options`. Raises RegistrationError for a generator, a bad name, or a name that
-        is taken.
+        is taken, ValueError for options out of range.
         """
 
         def register(fn: Callable[..., Any]) -> Activity[Any, Any]:
-            definition: Activity[Any, Any] = Activity(fn, name, timeout, heartbeat_timeout, retry, transactional)
+            definition: Activity[Any, Any] = Activity(
+                fn, name, timeout, heartbeat_timeout, retry, transactional, queue, priority
+            )
             _add(self.activities, definition, "activity")
             return definition
 
@@ -139,6 +147,32 @@ class Registry:
             )
         self.entities[definition.name] = definition
 
+    def queue(
+        self,
+        name: str,
+        *,
+        concurrency: int | None = None,
+        worker_concurrency: int | None = None,
+        per_key: int | None = None,
+        rate: float | None = None,
+        burst: int | None = None,
+        ageing: timedelta | None = None,
+    ) -> ActivityQueue:
+        """Register a queue, in which calls of activities wait for a worker that serves it.
+
+        At once run at most ``concurrency`` of its calls in the whole hub, ``worker_concurrency`` in one worker,
+        ``per_key`` of those that were called with the same key. ``rate`` is how many may start in a second, after a
+        rest up to ``burst`` (1) at once. The higher priority goes first, and each ``ageing`` of waiting raises it by
+        one. What is left out has no limit. Raises RegistrationError for a bad name or limit, and for a name that is
+        taken by a queue with other limits.
+        """
+        return self._add_queue(ActivityQueue(name, concurrency, worker_concurrency, per_key, rate, burst, ageing))
+
+    def _add_queue(self, queue: ActivityQueue) -> ActivityQueue:
+        if self.queues.setdefault(queue.name, queue) != queue:
+            raise RegistrationError(f"queue {queue.name!r} is registered already, with other limits")
+        return queue
+
     def include(self, other: Registry) -> None:
         """Take in all definitions of ``other``. Raises RegistrationError when a name is taken by another function."""
         for activity in other.activities.values():
@@ -147,6 +181,8 @@ class Registry:
             _add(self.orchestrators, orchestrator, "orchestrator")
         for entity in other.entities.values():
             self._add_entity(entity)
+        for queue in other.queues.values():
+            self._add_queue(queue)
 
     def find_orchestrator(self, name: str) -> Orchestrator[Any, Any]:
         """The orchestrator of that name. Raises UnknownFunctionError listing near names."""
@@ -174,6 +210,13 @@ class Registry:
             raise UnknownFunctionError(_unknown("entity", name, self.entities))
         return found
 
+    def find_queue(self, name: str) -> ActivityQueue:
+        """The queue of that name. Raises UnknownFunctionError listing near names."""
+        found = self.queues.get(name)
+        if found is None:
+            raise UnknownFunctionError(_unknown("queue", name, self.queues))
+        return found
+
     def activity_target(self, name: str) -> ActivityTarget[Any]:
         """The activity of that name, or a target without types when only other workers know it."""
         return self.activities.get(name) or UntypedActivity(name)
@@ -193,9 +236,14 @@ class Registry:
         return known.operation(name)
 
     def prepare(self) -> None:
-        """Resolve all annotations. Raises RegistrationError for one that JSON cannot carry."""
+        """Resolve all annotations. Raises RegistrationError for one that JSON cannot carry.
+
+        Raises UnknownFunctionError for an activity whose queue is not registered.
+        """
         for activity in self.activities.values():
             activity.codec.prepare()
+            if activity.queue is not None:
+                self.find_queue(activity.queue.name)
         for orchestrator in self.orchestrators.values():
             orchestrator.codec.prepare()
         for entity in self.entities.values():

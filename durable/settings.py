@@ -52,6 +52,8 @@ class Settings:
     retain: Retain | None = None
     """How long instances are kept after they ended, by a timedelta or by one for each status; None: for ever.
     An orchestrator's own ``retain`` takes its place."""
+    queues: tuple[str, ...] | None = None
+    """The activity queues that a worker serves; None: all that are registered in its process."""
     drain_time: float = 30.0
     """Seconds that a stopping worker lets running activities end before it cancels them."""
     start_timeout: float = 10.0
@@ -70,6 +72,10 @@ class Settings:
                 raise ValueError(f"setting {field.name} must be greater than zero, not {value!r}")
         if self.retain is not None:
             parse_retain(self.retain, "setting retain")
+        if isinstance(self.queues, str):
+            raise ValueError(f"setting queues must be several names, not the text {self.queues!r}")
+        if self.queues is not None:
+            object.__setattr__(self, "queues", tuple(self.queues))  # a list would make the settings unhashable
         if self.partitions > 4096:
             raise ValueError(f"setting partitions must be at most 4096, not {self.partitions}")
         if math.isinf(self.lease_time):

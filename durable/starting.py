@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal, TypeAlias, get_args
 
 from durable.backend import InstanceRecord
@@ -19,6 +19,7 @@ from durable.clock import from_datetime
 from durable.core.errors import InstanceExistsError, InstanceFinishedError, InstanceHeldError, InstanceNotFoundError
 from durable.core.events import ExecutionTerminated
 from durable.core.ids import same_start
+from durable.debouncing import can_be_pushed_back, push_back
 from durable.definitions import Orchestrator, encode_untyped
 from durable.joining import create_in
 
@@ -29,6 +30,8 @@ RESERVED_TAGS = "durable."
 """How the names of tags begin that the library keeps for itself."""
 
 _LOOK = 0.25
+_RETRY = 0.05
+_MICROSECOND = timedelta(microseconds=1)
 _REPLACED = '"replaced by another start"'
 
 
@@ -44,8 +47,13 @@ async def start(
     tags: Mapping[str, str] | None,
     on_conflict: OnConflict,
     session: Any = None,
+    debounce: timedelta | None = None,
+    debounce_limit: timedelta | None = None,
 ) -> str:
     """Create an instance and return its id; see ``TaskHub.start``."""
+    _check_debounce(instance_id, start_at, debounce, debounce_limit)
+    if session is not None and debounce is not None:
+        raise ValueError("debounce and session contradict each other: what a start replaces is in no transaction")
     if on_conflict not in get_args(OnConflict):
         raise ValueError(f"on_conflict must be one of {', '.join(get_args(OnConflict))}; not {on_conflict!r}")
     name = orchestrator if isinstance(orchestrator, str) else orchestrator.name
@@ -57,12 +65,56 @@ async def start(
         tags=_checked_tags(tags),
         start_at=None if start_at is None else from_datetime(start_at),
     )
+    if debounce is not None:
+        record = replace(record, due_at=record.created_at + debounce // _MICROSECOND)
     with nullcontext(record) if client.instrument is None else client.instrument.starting(record) as traced:
-        if session is None:
+        if debounce is not None:
+            await _put_debounced(client, traced, on_conflict, debounce_limit)
+        elif session is None:
             await put(client, traced, on_conflict)
         else:
             await create_in(client, session, traced, on_conflict)
     return record.instance_id
+
+
+async def _put_debounced(
+    client: Client, record: InstanceRecord, on_conflict: OnConflict, debounce_limit: timedelta | None
+) -> None:
+    """Push back the instance of that id as long as it has not begun; else as any start. Raises InstanceExistsError."""
+    limit = None if debounce_limit is None else debounce_limit // _MICROSECOND
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + client.settings.start_timeout
+    while True:
+        (waiting,) = await client.insist(lambda: client.backend.get([record.instance_id]))
+        if waiting is None or not can_be_pushed_back(waiting, record):
+            try:
+                await put(client, record, "raise" if waiting is None else on_conflict)
+                return
+            except InstanceExistsError:
+                (waiting,) = await client.insist(lambda: client.backend.get([record.instance_id]))
+                if waiting is not None and not can_be_pushed_back(waiting, record):
+                    raise
+        elif await push_back(client, waiting, record, limit):
+            return
+        elif loop.time() > deadline:
+            raise InstanceExistsError(waiting.instance_id, waiting.status.value)
+        await asyncio.sleep(_RETRY)  # another one was first, and the record is to show it
+
+
+def _check_debounce(
+    instance_id: str | None, start_at: datetime | None, debounce: timedelta | None, debounce_limit: timedelta | None
+) -> None:
+    if debounce is None:
+        if debounce_limit is not None:
+            raise ValueError("debounce_limit needs debounce")
+        return
+    if instance_id is None:
+        raise ValueError("debounce needs an instance_id: it is what later starts are known by")
+    if start_at is not None:
+        raise ValueError("debounce and start_at contradict each other: both say when the instance begins")
+    for name, duration in (("debounce", debounce), ("debounce_limit", debounce_limit)):
+        if duration is not None and duration <= timedelta(0):
+            raise ValueError(f"{name} must be longer than zero, not {duration}")
 
 
 async def put(client: Client, record: InstanceRecord, on_conflict: OnConflict) -> None:

@@ -25,7 +25,7 @@ CORE_BANNED_MODULES = frozenset(
 )
 # Names that bring a clock or randomness in by a module that is otherwise allowed (uuid, datetime).
 CORE_BANNED_NAMES = frozenset({"uuid1", "uuid4", "now", "utcnow", "today", "urandom", "token_hex"})
-BACKEND_MAY_IMPORT = ("durable.backend", "durable.core", "durable.transactions")
+BACKEND_MAY_IMPORT = ("durable.backend", "durable.core", "durable.tasks", "durable.transactions")
 
 # Spelled in pieces so that this file passes its own test.
 MACHINE_PATHS = re.compile(r"(?<![\w.~}/-])/(?:" + "|".join(["work", "root", "home", "opt"]) + r")/")

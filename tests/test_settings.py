@@ -36,6 +36,8 @@ def test_arguments_come_before_the_environment_and_that_before_defaults() -> Non
         ("version", "", None),
         ("version_match", "strict", VersionMatch.STRICT),
         ("gc_threshold", "0", 0),
+        ("queues", "gpu, mail", ("gpu", "mail")),
+        ("queues", "", None),
     ],
 )
 def test_each_type_is_read(name: str, text: str, value: object) -> None:

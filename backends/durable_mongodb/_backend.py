@@ -27,7 +27,8 @@ from durable.backend import (
     WorkerInfo,
 )
 from durable.core.ids import check_hub_name, checkpoint_id
-from durable_mongodb import _leases, _payloads, _purging, _queries, _settling, _transactions
+from durable.tasks import Claims, QueuedTask, QueueLimits
+from durable_mongodb import _leases, _payloads, _purging, _queries, _settling, _tasks, _transactions
 from durable_mongodb._documents import (
     message_from_document,
     note_changes,
@@ -243,6 +244,43 @@ class MongoBackend:
         """See :meth:`durable.backend.Backend.remove_worker`."""
         hub = self._open_hub()
         await _leases.remove_worker(hub.workers, hub.partitions, worker_id)
+
+    # --- activity queues
+
+    async def offer_tasks(self, tasks: Sequence[QueuedTask]) -> None:
+        """See :meth:`durable.tasks.QueueBackend.offer_tasks`."""
+        await _tasks.offer(self._open_hub(), tasks)
+
+    async def claim_tasks(
+        self,
+        queue: str,
+        limits: QueueLimits,
+        worker_id: str,
+        now: int,
+        ttl: int,
+        *,
+        names: Collection[str],
+        limit: int,
+        holding: Collection[str] = (),
+    ) -> Claims:
+        """See :meth:`durable.tasks.QueueBackend.claim_tasks`."""
+        return await _tasks.claim(self._open_hub(), queue, limits, worker_id, now, ttl, names, limit, holding)
+
+    async def renew_tasks(self, queue: str, worker_id: str, task_ids: Sequence[str], now: int, ttl: int) -> set[str]:
+        """See :meth:`durable.tasks.QueueBackend.renew_tasks`."""
+        return await _tasks.renew(self._open_hub(), queue, worker_id, task_ids, now, ttl)
+
+    async def release_tasks(self, queue: str, worker_id: str, task_ids: Sequence[str]) -> None:
+        """See :meth:`durable.tasks.QueueBackend.release_tasks`."""
+        await _tasks.release(self._open_hub(), queue, worker_id, task_ids)
+
+    async def finish_tasks(self, queue: str, worker_id: str, task_ids: Sequence[str]) -> None:
+        """See :meth:`durable.tasks.QueueBackend.finish_tasks`."""
+        await _tasks.finish(self._open_hub(), queue, worker_id, task_ids)
+
+    async def withdraw_tasks(self, queue: str, task_ids: Sequence[str]) -> None:
+        """See :meth:`durable.tasks.QueueBackend.withdraw_tasks`."""
+        await _tasks.withdraw(self._open_hub(), queue, task_ids)
 
     # --- transactions
 

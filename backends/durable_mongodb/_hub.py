@@ -30,13 +30,15 @@ class Hub:
     partitions: Collection
     workers: Collection
     payloads: Collection
+    tasks: Collection
+    queues: Collection
     meta: Collection
 
     @classmethod
     def on(cls, connection: Connection, name: str) -> Self:
         """The hub of that name."""
-        fields = ("instances", "history", "inbox", "partitions", "workers", "payloads", "meta")
-        watcher = Watcher(connection, f"{name}.instances", f"{name}.inbox")
+        fields = ("instances", "history", "inbox", "partitions", "workers", "payloads", "tasks", "queues", "meta")
+        watcher = Watcher(connection, name)
         return cls(connection, watcher, *(connection.collection(f"{name}.{field}") for field in fields))
 
     async def set_up(self, partition_count: int) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 
 from durable_mongodb._driver import IndexModel
 
-LAYOUT = 2
+LAYOUT = 3
 """Version of the collections and indexes; raise it with them, so that hubs that exist get what is new."""
 
 BY_ID = "_id_"  # the one every collection has
@@ -31,6 +31,7 @@ INBOX_PARTITION = "waiting"
 INBOX_INSTANCE = "instance"
 INBOX_CONSUMED = "consumed"
 PAYLOADS_KEY = "key"
+TASKS_TURNS = "turns"
 
 IS_SCHEDULED = {"due_at": {"$gte": 0}}
 IS_WAITING = {"consumed_at": 0}
@@ -66,5 +67,6 @@ INDEXES = {
         _index(INBOX_CONSUMED, "consumed_at", only={"consumed_at": {"$gt": 0}}),
     ),
     "payloads": (_index(PAYLOADS_KEY, "instance_id", "key", "piece"),),
+    "tasks": (_index(TASKS_TURNS, "queue", "rank", "_id", "name", "key"),),
 }
 """By collection."""

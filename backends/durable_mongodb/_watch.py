@@ -21,10 +21,10 @@ _POLLS_WITHOUT_STREAMS = 60
 class Watcher:
     """All ``watch`` calls of one connection. Never raises what the store does: a hint is never needed."""
 
-    def __init__(self, connection: Connection, instances: str, inbox: str) -> None:
+    def __init__(self, connection: Connection, hub: str) -> None:
         self._connection = connection
-        self._instances = instances
-        self._stages = _stages(instances, inbox)
+        self._hub = hub
+        self._stages = _stages(hub)
         self._closed = asyncio.Event()
         self._open: set[_Listener] = set()
 
@@ -70,9 +70,16 @@ class Watcher:
                 closing.add_done_callback(lambda _: self._open.discard(listener))
 
     def _hint(self, change: Document) -> Hint:
-        if change["ns"]["coll"] == self._instances:
-            return Hint(change["documentKey"]["_id"])
-        return Hint(change["fullDocument"]["instance_id"], change["documentKey"]["_id"])
+        key = change["documentKey"]["_id"]
+        match change["ns"]["coll"].removeprefix(f"{self._hub}."):
+            case "instances":
+                return Hint(key)
+            case "tasks":
+                return Hint(None, queue=change["fullDocument"]["queue"])
+            case "queues":
+                return Hint(None, queue=key)
+            case _:
+                return Hint(change["fullDocument"]["instance_id"], key)
 
     async def _closed_within(self, seconds: float) -> bool:
         try:
@@ -125,14 +132,13 @@ class _Listener:
             _logger.debug("the change stream could not be closed on the server: %s", error)
 
 
-def _stages(instances: str, inbox: str) -> list[Document]:
+def _stages(hub: str) -> list[Document]:
     changed = {
-        "ns.coll": instances,
+        "ns.coll": f"{hub}.instances",
         "operationType": {"$in": ["insert", "update", "replace"]},
         "updateDescription.updatedFields.purging": {"$ne": True},  # nobody has anything to do for what goes
     }
-    sent = {"ns.coll": inbox, "operationType": "insert"}
-    return [
-        {"$match": {"$or": [changed, sent]}},
-        {"$project": {"ns": 1, "documentKey._id": 1, "fullDocument.instance_id": 1}},
-    ]
+    sent = {"ns.coll": {"$in": [f"{hub}.inbox", f"{hub}.tasks"]}, "operationType": "insert"}
+    freed = {"ns.coll": f"{hub}.queues", "updateDescription.updatedFields.freed": {"$exists": True}}
+    fields = ("ns", "documentKey._id", "fullDocument.instance_id", "fullDocument.queue")
+    return [{"$match": {"$or": [changed, sent, freed]}}, {"$project": dict.fromkeys(fields, 1)}]

@@ -28,12 +28,14 @@ from durable.backend import (
     Wakeup,
     WorkerInfo,
 )
+from durable.tasks import Claims, QueuedTask, QueueLimits
 from durable_sqlite._commits import CommitRows, CommitStatements
 from durable_sqlite._instances import InstanceStatements
 from durable_sqlite._leases import LeaseStatements
 from durable_sqlite._queries import QueryStatements
 from durable_sqlite._rows import message_to_row, record_to_row
 from durable_sqlite._schema import check_table_prefix, connect_reader, connect_writer, list_hubs, prepare_hub
+from durable_sqlite._tasks import ClaimRequest, TaskStatements, task_to_row
 from durable_sqlite._threads import ConnectionThread
 from durable_sqlite._url import Location, parse_url
 from durable_sqlite._wakeups import WakeupStatements
@@ -62,6 +64,7 @@ class SqliteBackend:
         self._queries = QueryStatements(hub)
         self._wakeups = WakeupStatements(hub)
         self._leases = LeaseStatements(hub)
+        self._tasks = TaskStatements(hub)
         self._connections: _Connections | None = None
 
     @classmethod
@@ -225,6 +228,50 @@ class SqliteBackend:
     async def remove_worker(self, worker_id: str) -> None:
         """See :meth:`durable.backend.Backend.remove_worker`."""
         await self._writer.write(lambda connection: self._leases.remove(connection, worker_id))
+
+    # --- activity queues
+
+    async def offer_tasks(self, tasks: Sequence[QueuedTask]) -> None:
+        """See :meth:`durable.tasks.QueueBackend.offer_tasks`."""
+        rows = [task_to_row(task) for task in tasks]
+        await self._writer.write(lambda connection: self._tasks.offer(connection, rows))
+
+    async def claim_tasks(
+        self,
+        queue: str,
+        limits: QueueLimits,
+        worker_id: str,
+        now: int,
+        ttl: int,
+        *,
+        names: Collection[str],
+        limit: int,
+        holding: Collection[str] = (),
+    ) -> Claims:
+        """See :meth:`durable.tasks.QueueBackend.claim_tasks`."""
+        request = ClaimRequest(queue, limits, worker_id, now, ttl, frozenset(names), limit, frozenset(holding))
+        nothing = await self._reader.run(lambda connection: self._tasks.look(connection, request))
+        if nothing is not None:
+            return nothing
+        return await self._writer.write(lambda connection: self._tasks.claim(connection, request))
+
+    async def renew_tasks(self, queue: str, worker_id: str, task_ids: Sequence[str], now: int, ttl: int) -> set[str]:
+        """See :meth:`durable.tasks.QueueBackend.renew_tasks`."""
+        return await self._writer.write(
+            lambda connection: self._tasks.renew(connection, queue, worker_id, task_ids, now, ttl)
+        )
+
+    async def release_tasks(self, queue: str, worker_id: str, task_ids: Sequence[str]) -> None:
+        """See :meth:`durable.tasks.QueueBackend.release_tasks`."""
+        await self._writer.write(lambda connection: self._tasks.release(connection, queue, worker_id, task_ids))
+
+    async def finish_tasks(self, queue: str, worker_id: str, task_ids: Sequence[str]) -> None:
+        """See :meth:`durable.tasks.QueueBackend.finish_tasks`."""
+        await self._writer.write(lambda connection: self._tasks.finish(connection, queue, worker_id, task_ids))
+
+    async def withdraw_tasks(self, queue: str, task_ids: Sequence[str]) -> None:
+        """See :meth:`durable.tasks.QueueBackend.withdraw_tasks`."""
+        await self._writer.write(lambda connection: self._tasks.withdraw(connection, queue, task_ids))
 
     # --- large values and upkeep
 

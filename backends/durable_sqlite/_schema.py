@@ -6,6 +6,7 @@ several hubs share a file.
 * ``history`` and ``instances`` are joined by ``instances.id``, a small number that counts up. Instances that live at
   the same time have neighbouring numbers, so that a batch's checkpoints land on few pages; text keys would spread them.
 * ``inbox`` is clustered by instance. A consumed message stays as a tombstone without its event.
+* ``tasks`` holds the calls that wait in activity queues, or run; ``until`` above 0 makes one a claim.
 * Each index is paid for at every commit. Partial ones hold only what waits, and of orchestrations and entities, which
   are never listed together, one kind each.
 """
@@ -23,7 +24,7 @@ from durable_sqlite._rows import ENTITIES, EXPIRING, ORCHESTRATIONS, has_tags
 from durable_sqlite._threads import translated
 from durable_sqlite._url import Location
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _OLDEST_SQLITE = (3, 35, 0)  # RETURNING
 _RETRY_SECONDS = 0.02
 
@@ -104,8 +105,30 @@ CREATE TABLE {hub}_payloads (
 _UPGRADE_FROM_1 = """
 ALTER TABLE {hub}_instances ADD COLUMN purge_at INTEGER;
 ALTER TABLE {hub}_instances ADD COLUMN hold TEXT;
-CREATE INDEX {hub}_instances_expiry ON {hub}_instances (purge_at) WHERE {expiring};
-UPDATE {hub}_meta SET value = 2 WHERE key = 'schema'
+CREATE INDEX {hub}_instances_expiry ON {hub}_instances (purge_at) WHERE {expiring}
+"""
+
+_QUEUES = """
+CREATE TABLE IF NOT EXISTS {hub}_tasks (
+    task_id TEXT PRIMARY KEY,
+    queue TEXT NOT NULL,
+    name TEXT NOT NULL,
+    rank INTEGER NOT NULL,
+    key TEXT,
+    instance_id TEXT NOT NULL,
+    execution_id TEXT NOT NULL,
+    event TEXT NOT NULL,
+    offered_at INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    worker_id TEXT,
+    until INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS {hub}_tasks_turns ON {hub}_tasks (queue, rank, task_id, until, name, key);
+CREATE INDEX IF NOT EXISTS {hub}_tasks_claimed ON {hub}_tasks (queue, until) WHERE until > 0;
+CREATE TABLE IF NOT EXISTS {hub}_queues (
+    queue TEXT PRIMARY KEY,
+    whole_at INTEGER NOT NULL
+) WITHOUT ROWID
 """
 
 _WRITER_PRAGMAS = ("synchronous=FULL", "cache_size=-65536", "wal_autocheckpoint=4000", "journal_size_limit=67108864")
@@ -180,8 +203,12 @@ def prepare_hub(connection: sqlite3.Connection, hub: str, partition_count: int) 
         partitions = _check_meta(hub, meta)
         if meta["schema"] == 1:
             _run(connection, _UPGRADE_FROM_1, hub)
+        if meta["schema"] != SCHEMA_VERSION:
+            _run(connection, _QUEUES, hub)
+            connection.execute(f"UPDATE {hub}_meta SET value = ? WHERE key = 'schema'", (SCHEMA_VERSION,))
         return partitions
     _run(connection, _TABLES, hub)
+    _run(connection, _QUEUES, hub)
     entries = {"schema": SCHEMA_VERSION, "hub": hub, "partitions": partition_count}
     connection.executemany(f"INSERT INTO {hub}_meta VALUES (?, ?)", entries.items())
     rows = [(partition,) for partition in range(partition_count)]
@@ -197,7 +224,7 @@ def _run(connection: sqlite3.Connection, script: str, hub: str) -> None:
 
 def _check_meta(hub: str, meta: dict[str, object]) -> int:
     version, name, partitions = meta["schema"], meta["hub"], meta["partitions"]
-    if version not in (1, SCHEMA_VERSION):
+    if version not in (1, 2, SCHEMA_VERSION):
         raise BackendError(
             f"task hub {hub!r} has tables of version {version}, this version of durable knows {SCHEMA_VERSION}; "
             "upgrade durable in this process"

@@ -22,6 +22,10 @@ def register(app: typer.Typer) -> None:
 
 async def worker(
     target: Annotated[str, typer.Argument(metavar="MODULE:ATTRIBUTE", help="The TaskHub, as in orders.main:hub.")],
+    queue: Annotated[
+        list[str] | None,
+        typer.Option("--queue", help="An activity queue to serve, in place of all that the hub has; may be repeated."),
+    ] = None,
     reload: Annotated[
         bool, typer.Option("--reload", help="For development: restart when a Python file changes.")
     ] = False,
@@ -34,10 +38,11 @@ async def worker(
     if reload:
         from durable.cli.reloading import supervise
 
-        return await supervise([sys.executable, "-m", "durable.cli", "worker", target], os.getcwd())
+        queues = [f"--queue={name}" for name in queue or ()]
+        return await supervise([sys.executable, "-m", "durable.cli", "worker", target, *queues], os.getcwd())
     hub = load_hub(target)
     try:
-        await hub.run_worker()
+        await hub.run_worker(**({"queues": tuple(queue)} if queue else {}))
     except Stopped:
         logging.shutdown()
         sys.stderr.flush()

@@ -13,13 +13,13 @@ from operator import attrgetter
 from typing import Any, get_args
 
 from durable.core.errors import FailureDetails, UnsupportedHistoryError
-from durable.core.event_parts import ForkOrigin, ParentInstance, PreviousAttempt
+from durable.core.event_parts import ForkOrigin, ParentInstance, PreviousAttempt, QueuePlace
 from durable.core.events import HistoryEvent
 
 FORMAT = 1
 """Version of the stored form, kept in each checkpoint; raise it when an old reader would misread."""
 
-_PARTS = (ParentInstance, PreviousAttempt, ForkOrigin)
+_PARTS = (ParentInstance, PreviousAttempt, ForkOrigin, QueuePlace)
 _CLASSES: dict[str, type[Any]] = {cls.__name__: cls for cls in get_args(HistoryEvent)}
 _FIELDS: dict[type[Any], tuple[str, ...]] = {
     cls: tuple(f.name for f in fields(cls) if f.init) for cls in (*_CLASSES.values(), FailureDetails, *_PARTS)
@@ -77,6 +77,7 @@ _READ: dict[str, Callable[[Any], Any]] = {
     "parent": lambda stored: ParentInstance(**stored),
     "origin": lambda stored: ForkOrigin(**stored),
     "previous": lambda stored: PreviousAttempt(**stored),
+    "queue": lambda stored: QueuePlace(**stored),
     "events": lambda stored: tuple(event_from_dict(one) for one in stored),
     "scheduled": lambda stored: tuple(event_from_dict(one) for one in stored),
     "lock_set": tuple,

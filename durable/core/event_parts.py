@@ -39,3 +39,12 @@ class ForkOrigin:
     instance_id: str
     execution_id: str
     event: int
+
+
+@value
+class QueuePlace:
+    """Where a call waits: in which queue, how urgent (the higher the sooner), and with whom it shares a ``key``."""
+
+    name: str
+    priority: int = 0
+    key: str | None = None

@@ -27,7 +27,7 @@ from durable.core.entity_events import (
     EntityUnlockSent,
 )
 from durable.core.errors import FailureDetails
-from durable.core.event_parts import ForkOrigin, ParentInstance, PreviousAttempt
+from durable.core.event_parts import ForkOrigin, ParentInstance, PreviousAttempt, QueuePlace
 from durable.core.management_events import (
     ExecutionCancelRequested,
     ExecutionResumed,
@@ -54,6 +54,7 @@ __all__ = [
     "ForkOrigin",
     "ParentInstance",
     "PreviousAttempt",
+    "QueuePlace",
 ]
 
 ORDER_RULE = 1
@@ -169,6 +170,7 @@ class TaskScheduled:
     at: str | None = None
     heartbeat_timeout: int | None = None
     previous: PreviousAttempt | None = None
+    queue: QueuePlace | None = None
 
 
 @value

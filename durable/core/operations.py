@@ -58,6 +58,8 @@ class Operations(Outstanding):
     ) -> Coroutine[Any, Any, R]:
         """A call of an activity that has not started. Bad arguments fail here, with nothing scheduled."""
         target = self.services.activity(activity) if isinstance(activity, str) else activity
+        if target.queue is not None:
+            self.services.check_queue(target.queue.name)
         payload = target.encode_arguments(args, kwargs)
         line = user_line()
         retry = retry or target.retry
@@ -70,11 +72,8 @@ class Operations(Outstanding):
     ) -> DurableFuture:
         self._refuse_when_finished("activity", target.name)
         task_id = self._next_task_id()
-        self.decide(
-            ev.TaskScheduled(
-                self.timestamp, task_id, target.name, payload, target.timeout, line, target.heartbeat_timeout, previous
-            )
-        )
+        limits = (target.timeout, line, target.heartbeat_timeout, previous, target.queue)
+        self.decide(ev.TaskScheduled(self.timestamp, task_id, target.name, payload, *limits))
         return self._wait_for(task_id, target)
 
     def _retried(

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from durable.core.context import OrchestrationContext
+    from durable.core.event_parts import QueuePlace
     from durable.core.retry import RetryPolicy
 
 R_co = TypeVar("R_co", covariant=True)
@@ -41,6 +42,9 @@ class ActivityTarget(CallTarget[R_co], Protocol[R_co]):
     @property
     def retry(self) -> RetryPolicy | None: ...
 
+    @property
+    def queue(self) -> QueuePlace | None: ...
+
 
 class OrchestratorTarget(CallTarget[R_co], Protocol[R_co]):
     """An orchestrator, with what a call of it as a sub-orchestration may choose."""
@@ -63,6 +67,10 @@ class Services(Protocol):
 
     def activity(self, name: str) -> ActivityTarget[Any]:
         """The activity of that name, typed when it is registered here."""
+        ...
+
+    def check_queue(self, name: str) -> None:
+        """Raises UnknownFunctionError for an activity queue that is not registered here."""
         ...
 
     def orchestrator(self, name: str) -> OrchestratorTarget[Any]:

@@ -34,6 +34,7 @@ from durable.backend import (
     Wakeup,
     WorkerInfo,
 )
+from durable.tasks import Claims, QueueBackend, QueuedTask, with_queues
 from durable.testing.memory_store import start_of
 
 T = TypeVar("T")
@@ -305,6 +306,31 @@ class FaultyBackend:
 
     async def remove_worker(self, worker_id: str) -> None:
         await self._run("remove_worker", lambda: self.inner.remove_worker(worker_id))
+
+    # --- activity queues
+
+    @property
+    def _queues(self) -> QueueBackend:
+        return with_queues(self.inner, "a queue behind injected faults")
+
+    async def offer_tasks(self, tasks: Sequence[QueuedTask]) -> None:
+        offer = self._queues.offer_tasks
+        await self._run("offer_tasks", lambda: offer(tasks), _each(offer, tasks))
+
+    async def claim_tasks(self, *arguments: Any, **options: Any) -> Claims:
+        return await self._run("claim_tasks", lambda: self._queues.claim_tasks(*arguments, **options))
+
+    async def renew_tasks(self, queue: str, worker_id: str, task_ids: Sequence[str], now: int, ttl: int) -> set[str]:
+        return await self._run("renew_tasks", lambda: self._queues.renew_tasks(queue, worker_id, task_ids, now, ttl))
+
+    async def release_tasks(self, queue: str, worker_id: str, task_ids: Sequence[str]) -> None:
+        await self._run("release_tasks", lambda: self._queues.release_tasks(queue, worker_id, task_ids))
+
+    async def finish_tasks(self, queue: str, worker_id: str, task_ids: Sequence[str]) -> None:
+        await self._run("finish_tasks", lambda: self._queues.finish_tasks(queue, worker_id, task_ids))
+
+    async def withdraw_tasks(self, queue: str, task_ids: Sequence[str]) -> None:
+        await self._run("withdraw_tasks", lambda: self._queues.withdraw_tasks(queue, task_ids))
 
     # --- large values and upkeep
 

@@ -34,6 +34,7 @@ from durable.backend import (
 from durable.backend_queries import Grouping, check_grouping, continuation_of, position_of
 from durable.core.ids import check_hub_name, same_start
 from durable.testing.memory_store import MemoryStore, Watcher, start_of, successor_of
+from durable.testing.memory_tasks import MemoryTasks, StoredQueues
 
 _place = attrgetter("created_at", "instance_id")
 
@@ -42,7 +43,7 @@ _shared: dict[tuple[str, str], MemoryStore] = {}
 
 
 @dataclass(eq=False)
-class MemoryBackend:
+class MemoryBackend(MemoryTasks):
     """A :class:`durable.backend.Backend` on a :class:`MemoryStore`, its own by default.
 
     ``settles_on_commit`` False makes the engine go through ``settle``, as MongoDB does;
@@ -333,6 +334,14 @@ class MemoryBackend:
         return len(old) + len(dead)
 
     # --- helpers
+
+    def _queues(self) -> StoredQueues:
+        return self._open_store().queues
+
+    def _queue_changed(self, queue: str) -> None:
+        for watcher in self.store.watchers:
+            if watcher.owner is not self:
+                watcher.add_queue(queue)
 
     def _open_store(self) -> MemoryStore:
         if not self._opened:

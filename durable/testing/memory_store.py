@@ -12,6 +12,7 @@ from operator import attrgetter
 
 from durable.backend import Checkpoint, Hint, InstanceRecord, Message, PartitionLease, Start, WorkerInfo
 from durable.core.ids import same_start
+from durable.testing.memory_tasks import StoredQueues
 
 _MAX_HINTS = 1000
 _FIXED_FIELDS = ("name", "partition", "created_at", "version", "tags", "parent", "hold")
@@ -26,6 +27,11 @@ class Watcher:
         self.closed = False
         self._changed = asyncio.Event()
         self._hints: dict[str | None, None] = {}
+        self._queues: dict[str, None] = {}
+
+    def add_queue(self, queue: str) -> None:
+        self._queues[queue] = None
+        self._changed.set()
 
     def add(self, instance_ids: Iterable[str]) -> None:
         self._hints.update(dict.fromkeys(instance_ids))
@@ -41,7 +47,9 @@ class Watcher:
         await self._changed.wait()
         self._changed.clear()
         hints = [Hint(instance_id) for instance_id in self._hints]
+        hints += [Hint(None, queue=queue) for queue in self._queues]
         self._hints.clear()
+        self._queues.clear()
         return hints
 
 
@@ -67,6 +75,7 @@ class MemoryStore:
         self.leases: dict[int, PartitionLease] = {}
         self.workers: dict[str, tuple[WorkerInfo, int]] = {}
         self.watchers: list[Watcher] = []
+        self.queues = StoredQueues()
 
     def put_record(self, record: InstanceRecord) -> None:
         """Store a record, and keep ``live`` to the ids of those that are not terminal."""

@@ -37,6 +37,8 @@ class Attempt:
     """One delivery of an activity task. ``heartbeat`` is the last report (JSON text), its own or an earlier one.
 
     ``begin`` puts the running context into the attempt's trace; ``live`` is what that gave.
+    ``on_end`` hears, instead of the instance, how an attempt ended that came from a queue: with its outcome; or with
+    None, when the outcome was committed by the activity's transaction, or it was cancelled.
     """
 
     instance_id: str
@@ -45,6 +47,7 @@ class Attempt:
     definition: Activity[Any, Any]
     number: int
     heartbeat: str | None = None
+    on_end: Callable[[Attempt, Outcome | None], None] | None = None
     alive: asyncio.Timeout | None = None
     task: asyncio.Task[None] | None = None
     cancelled: bool = False
@@ -92,6 +95,11 @@ class ActivityRunner:
     def __iter__(self) -> Iterator[Attempt]:
         return iter(list(self._attempts.values()))
 
+    @property
+    def room(self) -> int:
+        """How many more attempts could run now."""
+        return max(0, self._limit - self._running - len(self._queue))
+
     def start(self, attempt: Attempt) -> None:
         """Run ``attempt`` as soon as there is room. One that is here already is left alone."""
         if attempt.key in self._attempts:
@@ -111,6 +119,8 @@ class ActivityRunner:
                 attempt.task.cancel()
                 if attempt.started_at < 0:
                     self._make_room()  # it will not run a line
+            if attempt.on_end is not None:
+                attempt.on_end(attempt, None)
 
     def withdraw(self, which: Callable[[Attempt], bool]) -> None:
         """Let go those that have not started and that ``which`` names; somebody else will deliver them."""
@@ -148,9 +158,13 @@ class ActivityRunner:
                 del self._attempts[attempt.key]
             attempt.task = None  # whose context holds the attempt: a cycle would be left to the garbage collector
             self._make_room()
-        if outcome is not None and not attempt.cancelled:
-            if attempt.live is not None and (recorded := attempt.live.recorded()) is not None:
-                outcome = replace(outcome, trace=recorded)
+        if attempt.cancelled:
+            return
+        if outcome is not None and attempt.live is not None and (recorded := attempt.live.recorded()) is not None:
+            outcome = replace(outcome, trace=recorded)
+        if attempt.on_end is not None:
+            attempt.on_end(attempt, outcome)
+        elif outcome is not None:
             self._deliver(attempt, outcome)
 
     def _make_room(self) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 
 from durable.backend import Annotation, Backend
 from durable.core.ids import partition_of
-from durable.worker.activities import ActivityRunner
+from durable.worker.activities import ActivityRunner, Attempt
 from durable.worker.committer import Committer
 from durable.worker.instances import Instances
 from durable.worker.live import LiveInstance
@@ -71,26 +71,30 @@ class HandOver:
     def cancel_activities(self, partitions: frozenset[int]) -> None:
         """Ask the activities of these partitions to stop; their next owner runs them again."""
         for attempt in self._activities:
-            if partition_of(attempt.instance_id, self._count) in partitions:
+            if self._belongs(attempt, partitions):
                 self._activities.cancel(attempt.key)
 
     async def _quiesce(self, partitions: frozenset[int]) -> None:
         """Start nothing new for these partitions and wait until their turns and running activities have ended."""
         self.draining |= partitions
-        self._activities.withdraw(lambda attempt: partition_of(attempt.instance_id, self._count) in partitions)
+        self._activities.withdraw(lambda attempt: self._belongs(attempt, partitions))
         while self._loading() or self._busy(partitions):  # noqa: ASYNC110 - many parts, no single event
             await asyncio.sleep(_DRAIN_POLL)
 
     def _busy(self, partitions: Collection[int]) -> bool:
-        running = any(partition_of(a.instance_id, self._count) in partitions for a in self._activities)
+        running = any(self._belongs(attempt, partitions) for attempt in self._activities)
         return running or any(i.under_way for i in self._instances if i.record.partition in partitions)
+
+    def _belongs(self, attempt: Attempt, partitions: Collection[int]) -> bool:
+        """Whether an attempt is of these partitions; one from a queue is of none."""
+        return attempt.on_end is None and partition_of(attempt.instance_id, self._count) in partitions
 
     async def _note_clean_stop(self, instances: list[LiveInstance]) -> None:
         """Take back the next owner's count of one more delivery: this worker did not die of these activities."""
         notes = [
             Annotation(i.instance_id, i.rev, i.record.problem, i.recoveries - 1, i.heartbeats or None)
             for i in instances
-            if i.state.activities and i.created
+            if i.created and any(task.queue is None for task in i.state.activities.values())
         ]
         if notes:
             await self._backend.annotate(notes)

@@ -105,6 +105,7 @@ class LiveInstance:
     heartbeats: dict[str, str] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)  # ids of the messages taken in while it is in memory
     failures: int = 0
+    queued: dict[int, str] | None = None  # the queues of the activities that were offered while it is in memory
     shown_status: tuple[str, str] = ("", "")  # the custom status that was projected last, as it is and as shown
     instance_id: str = field(init=False)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from durable.backend import Message
-from durable.core.events import TaskCompleted, TaskFailed, TaskScheduled
+from durable.core.events import TaskCompleted, TaskDeferred, TaskFailed, TaskScheduled
 from durable.worker.live import LiveInstance
 
 
@@ -39,7 +39,7 @@ class Early:
 
 
 def answered_from_outside(instance: LiveInstance) -> set[int]:
-    """The activities whose outcome waits as a message: they were completed by token, or in a transaction."""
+    """The activities whose outcome waits as a message: completed by token, in a transaction, or run from a queue."""
     messages = (item for item in instance.mailbox if type(item) is Message)
     own = (message.event for message in messages if message.execution_id == instance.record.execution_id)
-    return {event.task_id for event in own if isinstance(event, TaskCompleted | TaskFailed)}
+    return {event.task_id for event in own if isinstance(event, TaskCompleted | TaskFailed | TaskDeferred)}

@@ -338,20 +338,19 @@ class Loader:
         record = instance.record
         heard = (*mailbox, *instance.state.again)
         answered = {event.task_id for event in heard if isinstance(event, TaskCompleted | TaskFailed | TaskDeferred)}
-        lost = [
-            task
-            for task in instance.state.activities.values()
-            if task.task_id not in answered
-            and task.task_id not in instance.state.answers
-            and not self._is_running((record.instance_id, record.execution_id, task.task_id))
-        ]
+        answered |= instance.state.answers.keys()
+        missing = [task for task in instance.state.activities.values() if task.task_id not in answered]
+        place = record.instance_id, record.execution_id
+        lost = [task for task in missing if task.queue is None and not self._is_running((*place, task.task_id))]
         instance.heartbeats = dict(record.heartbeats or {})
         instance.mailbox += [*kept_answers(instance.state, instance.state.last_timestamp), *instance.state.again]
         if lost:
             instance.recoveries += 1
             note = Annotation(record.instance_id, instance.rev, None, instance.recoveries, record.heartbeats)
             await self._backend.annotate([note])
-        return [(task, instance.recoveries - scheduled_at[task.task_id] + 1) for task in lost]
+        instance.queued = {task.task_id: task.queue.name for task in missing if task.queue is not None}
+        offered = [(task, 2) for task in missing if task.queue is not None]  # again: their queue counts
+        return offered + [(task, instance.recoveries - scheduled_at[task.task_id] + 1) for task in lost]
 
 
 def _taken_in(checkpoint: Checkpoint) -> tuple[str, ...]:

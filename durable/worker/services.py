@@ -50,6 +50,9 @@ class WorkerServices:
     def activity(self, name: str) -> ActivityTarget[Any]:
         return self._registry.activity_target(name)
 
+    def check_queue(self, name: str) -> None:
+        self._registry.find_queue(name)
+
     def orchestrator(self, name: str) -> OrchestratorTarget[Any]:
         return self._registry.orchestrator_target(name)
 

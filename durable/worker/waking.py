@@ -62,7 +62,7 @@ class Waking:
     def found(self, wakeups: Sequence[Wakeup]) -> None:
         """These instances have something to do, now or soon."""
         now = self._clock()
-        at_work = {attempt.instance_id for attempt in self._activities}
+        at_work = {attempt.instance_id for attempt in self._activities if attempt.on_end is None}
         for wakeup in wakeups:
             live = self._instances.get(wakeup.instance_id)
             if wakeup.due_at > now:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence, Set
-from functools import partial
 from typing import Any
 
 from durable import anyio_order
@@ -23,6 +22,7 @@ from durable.instrument import Instrument
 from durable.registry import Registry
 from durable.settings import Settings
 from durable.worker.activities import ActivityRunner, Attempt, Outcome
+from durable.worker.calls import Calls
 from durable.worker.collector import CollectorThreshold
 from durable.worker.committer import Committer
 from durable.worker.delivery import Delivery
@@ -88,6 +88,7 @@ class Worker:
             max_deliveries=settings.max_deliveries,
             transactions=self._transactions,
         )
+        self._calls = Calls(self._activities, registry, self._park_caller, instrument)
         self._connect_parts()
 
     def _connect_parts(self) -> None:
@@ -173,10 +174,14 @@ class Worker:
         """Take the first partitions and begin to work.
 
         Raises RegistrationError for unusable annotations, TransactionsNotSupportedError for transactional activities
-        on a store without transactions.
+        on a store without transactions; UnknownFunctionError for a queue that is not registered,
+        QueuesNotSupportedError for one on a store without queues.
         """
         self._registry.prepare()
         self._transactions.check(self._registry.activities.values())
+        self._calls.open_queues(
+            self._backend, self._count, self.worker_id, self._settings, self._patience, self._clock, self.post
+        )
         anyio_order.install()
         self._watchdog.start()
         self._collector.raise_it()
@@ -188,6 +193,8 @@ class Worker:
         self._spawn(self._heartbeats.run(), "heartbeats")
         self._spawn(self._scanner.keep_sweeping(), "sweep")
         self._spawn(self._purger.run(), "purge")
+        for work, name in self._calls.loops():
+            self._spawn(work, name)
 
     async def stop(self) -> None:
         """Stop gracefully: end turns and activities within ``drain_time``, then hand over the partitions at once."""
@@ -210,7 +217,12 @@ class Worker:
 
     async def _finish_work(self) -> None:
         try:
-            await self._handover.bring_to_rest(frozenset(range(self._count)))  # also what it is given meanwhile
+            whole = frozenset(range(self._count))  # also what it is given meanwhile
+            stops = self._calls.stop(), self._handover.bring_to_rest(whole)
+            for outcome in await asyncio.gather(*stops, return_exceptions=True):
+                if outcome is not None:
+                    raise outcome
+            await self._calls.flush()
         except (TimeoutError, BackendUnavailable) as error:
             _log.warning("the worker stops without a store to hand its work over to: %r", error)
 
@@ -273,7 +285,9 @@ class Worker:
     def hint(self, hint: Hint) -> None:
         """Something changed in the store."""
         if hint.instance_id is None:
-            self._scanner.want()
+            self._calls.wake(hint.queue)
+            if hint.queue is None:
+                self._scanner.want()
         elif self.owns(hint.instance_id):
             self._waking.hinted(hint.instance_id, hint)
 
@@ -300,35 +314,18 @@ class Worker:
             return  # its next owner finds it in history
         if scheduled.task_id in instance.state.answers:
             return  # it was done before the execution was rewound
-        definition = self._registry.activities.get(scheduled.name)
-        if definition is None:
-            # Later: the caller is in the middle of this instance's turn.
-            asyncio.get_running_loop().call_soon(self._park_unknown, instance, scheduled.name)
-            return
-        record = instance.record
-        heartbeat = instance.heartbeats.get(str(scheduled.task_id))
-        if heartbeat is None and scheduled.previous is not None:
-            heartbeat = scheduled.previous.heartbeat
-        attempt = Attempt(record.instance_id, record.execution_id, scheduled, definition, number, heartbeat)
-        if self._instrument is not None:
-            attempt.begin = partial(self._instrument.attempt, record, scheduled, number)
-        self._activities.start(attempt)
+        self._calls.start(instance, scheduled, number)
 
-    def _park_unknown(self, instance: LiveInstance, name: str) -> None:
+    def _park_caller(self, instance: LiveInstance, error: Exception) -> None:
         if self._instances.get(instance.instance_id) is instance:
             self._instances.drop(instance)
-            try:
-                self._registry.find_activity(name)
-            except UnknownFunctionError as error:
-                self.left(instance, error)
+            self.left(instance, error)
 
     def cancel_activity(self, instance: LiveInstance, task_id: int) -> None:
-        self._activities.cancel((instance.record.instance_id, instance.record.execution_id, task_id))
+        self._calls.cancel(instance, task_id)
 
     def keep_activities(self, instance_id: str, task_ids: Set[int]) -> None:
-        for attempt in self._activities:
-            if attempt.instance_id == instance_id and attempt.scheduled.task_id not in task_ids:
-                self._activities.cancel(attempt.key)
+        self._calls.keep(instance_id, task_ids)
 
     def send(self, commit: Commit) -> None:
         self._delivery.committed(commit)

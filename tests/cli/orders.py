@@ -8,6 +8,7 @@ from pathlib import Path
 from durable import OrchestrationContext, Registry, TaskHub
 
 registry = Registry()
+registry.queue("mail")
 
 
 @registry.activity
@@ -21,6 +22,16 @@ async def work(started: str, seconds: float) -> str:
     await asyncio.to_thread(Path(started).touch)
     await asyncio.sleep(seconds)
     return "worked"
+
+
+@registry.activity(queue="mail")
+async def send(letter: str) -> str:
+    return f"sent {letter}"
+
+
+@registry.orchestrator
+async def post(ctx: OrchestrationContext, letter: str) -> str:
+    return await send(letter)
 
 
 @registry.orchestrator

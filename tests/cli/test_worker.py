@@ -61,6 +61,17 @@ def test_start_and_wait(durable: Command, url: str, monkeypatch: pytest.MonkeyPa
         assert (here["partitions"], durable("health", "--json").json["workers"]) == (list(range(16)), 1)
 
 
+def test_a_worker_serves_the_queues_that_it_is_told(
+    durable: Command, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DURABLE_URL", url)
+    with running("worker", "tests.cli.orders:hub", "--queue", "male", url=url) as process:
+        assert process.wait(60) != 0
+        assert "no queue is registered as 'male'; did you mean 'mail'?" in said(url)
+    with running("worker", "tests.cli.orders:hub", "--queue", "mail", url=url):
+        assert durable("start", "post", "--input", '"a"', "--wait", "--json").json["output"] == "sent a"
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_it_gracefully(durable: Command, url: str, tmp_path: Path, number: signal.Signals) -> None:
     started = tmp_path / "started"

@@ -32,6 +32,7 @@ from durable.core.events import (
 )
 from durable.core.ids import next_execution_id
 from durable.core.state import RuntimeStatus
+from durable.tasks import QueueLimits
 from durable.testing.conformance.builders import (
     LATE,
     PARTITIONS,
@@ -48,7 +49,8 @@ from durable.testing.conformance.builders import (
     record_of,
     rival_of,
 )
-from durable_mongodb import MongoBackend, _driver, _history, _purging
+from durable.testing.conformance.queues import TTL, claim, new_task
+from durable_mongodb import MongoBackend, _driver, _history, _indexes, _purging
 
 pytestmark = pytest.mark.mongodb
 
@@ -365,6 +367,42 @@ async def test_no_command_scans_a_growing_collection(backend: Backend, recorder:
             assert "COLLSCAN" not in str(plan), command
 
 
+async def test_no_command_of_a_queue_scans_it(backend: MongoBackend, recorder: Recorder, raw: Any) -> None:
+    await backend.offer_tasks([new_task(number, key=f"k{number % 3}") for number in range(150)])
+    recorder.commands.clear()
+    limits = QueueLimits(concurrency=140, per_key=40)
+    claimed = await claim(backend, limits=limits, limit=130)
+    ids = [task.task_id for task in claimed.tasks]
+    assert len(ids) == 120
+    await claim(backend, "b", now=T0 + TTL, limit=1)
+    await backend.renew_tasks("q", "a", ids, T0, TTL)
+    await backend.release_tasks("q", "a", ids[:5])
+    await backend.finish_tasks("q", "a", ids[5:])
+    await backend.withdraw_tasks("q", ids)
+    used = [command for command in recorder.commands if {"find", "delete", "update"} & command.keys()]
+    assert len(used) > 10
+    for command in used:
+        if not points_at_one(command):
+            plan = raw.command("explain", explainable(command), verbosity="queryPlanner")
+            assert "COLLSCAN" not in str(plan), command
+
+
+async def test_a_process_that_dies_between_two_writes_of_a_queue_leaves_it_right(
+    backend: MongoBackend, raw: Any
+) -> None:
+    one = QueueLimits(concurrency=1)
+    await backend.offer_tasks([new_task(number) for number in (1, 2, 3)])
+    [first] = (await claim(backend, limits=one)).tasks
+    raw["Hub.tasks"].delete_one({"_id": first.task_id})  # it finished or withdrew it, and went no further
+    assert (await claim(backend, "b", one)).tasks == ()
+    [second] = (await claim(backend, "b", one, now=T0 + TTL)).tasks
+    assert second.task_id == "i/e/00000002"
+    claims = raw["Hub.queues"].find_one({"_id": "q"})["claims"]
+    assert [each["task"] for each in claims] == [second.task_id]  # what is gone is forgotten
+    await backend.finish_tasks("q", "b", [second.task_id])
+    assert [task.task_id for task in (await claim(backend, "b", one, now=T0 + TTL)).tasks] == ["i/e/00000003"]
+
+
 def points_at_one(command: dict[str, Any]) -> bool:
     return "updates" in command and all(isinstance(update["q"].get("_id"), str) for update in command["updates"])
 
@@ -459,7 +497,7 @@ async def test_a_hub_of_an_earlier_layout_gets_what_is_new(url: str, raw: Any) -
     instances.update_one({"_id": "a"}, {"$unset": {"purge_at": "", "hold": ""}})
     for name in ("tags", "custom_status", "expiry"):
         instances.drop_index(name)
-    raw["Hub.meta"].delete_one({"_id": "layout-2"})
+    raw["Hub.meta"].delete_one({"_id": f"layout-{_indexes.LAYOUT}"})
     raw["Hub.meta"].insert_one({"_id": "layout-1"})
     async with opened(url) as backend:
         assert await record_of(backend, "a") == instance.record

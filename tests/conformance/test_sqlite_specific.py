@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import pytest
 from durable.backend import BackendError, BackendUnavailable, CommitOutcome, Query
 from durable.core.errors import UnsupportedHistoryError
 from durable.core.state import RuntimeStatus
+from durable.tasks import QueueLimits
 from durable.testing.conformance.builders import (
     LATE,
     PARTITIONS,
@@ -35,6 +37,7 @@ from durable.testing.conformance.builders import (
     rival_of,
     runnable_ids,
 )
+from durable.testing.conformance.queues import claim, new_task
 from durable_sqlite import SqliteBackend
 from durable_sqlite._threads import ConnectionThread
 
@@ -597,6 +600,35 @@ async def test_tables_of_version_1_are_brought_up_to_date(path: Path) -> None:
         assert await backend.set_hold("a", None) is True
         assert await backend.expired(LATE, 10) == []
         await backend.close()
+
+
+async def test_tables_of_version_2_get_queues(path: Path) -> None:
+    await (await opened(path)).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("DROP TABLE Hub_tasks")
+        connection.execute("DROP TABLE Hub_queues")
+        connection.execute("UPDATE Hub_meta SET value = 2 WHERE key = 'schema'")
+    connection.close()
+    for number in range(2):
+        backend = await opened(path)
+        await backend.offer_tasks([new_task(number)])
+        assert len((await claim(backend, f"w{number}")).tasks) == 1
+        await backend.close()
+
+
+async def test_idle_workers_do_not_write_and_read_in_the_order_of_an_index(backend: SqliteBackend) -> None:
+    await backend.offer_tasks([new_task(number) for number in range(20)])
+    one = QueueLimits(concurrency=1)
+    await claim(backend, limits=one)
+    assert await statements_of(backend._writer, lambda: claim(backend, "b", one)) == []
+    for statement in await statements_of(backend._reader, lambda: claim(backend, "b", one)):
+        plan = str(await backend._reader.run(partial(explained, statement)))
+        assert "SCAN" not in plan
+        assert "Hub_tasks_turns" not in plan or "TEMP B-TREE" not in plan
+
+
+def explained(statement: str, connection: sqlite3.Connection) -> list[str]:
+    return [text for *_, text in connection.execute(f"EXPLAIN QUERY PLAN {statement}")]
 
 
 async def test_a_sweep_of_many_tombstones_takes_all(backend: SqliteBackend) -> None:

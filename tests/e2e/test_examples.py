@@ -52,6 +52,10 @@ PATTERNS = {
     "http_api.py": ['200 ["chapter 1 on tea", "chapter 2 on tea", "chapter 3 on tea"]'],
     "human_interaction.py": ["  approved by the manager", "  rejected by the director"],
     "monitor.py": ["  ALERT: stuck job is not done after 1.5 s"],
+    "queues.py": [
+        "At most 2 at once, at most 1 for a customer.",
+        "  the index has ['a', 'b', 'c']",
+    ],
     "transfer.py": ["The sum is 400, and was 400 meanwhile."],
     "saga.py": [
         "  Result: paid",

@@ -11,6 +11,7 @@ import anyio
 from durable import ActivityFailedError, OrchestrationContext, Registry
 
 registry = Registry()
+registry.queue("studio", concurrency=2)
 
 
 @registry.activity
@@ -101,3 +102,8 @@ async def sets_of_tasks(ctx: OrchestrationContext) -> list[Any]:
         group.cancel_scope.cancel()
     order += [str(ctx.new_uuid()), ctx.random.randrange(10**9)]
     return order
+
+
+@registry.orchestrator
+async def queued(ctx: OrchestrationContext, names: list[str]) -> list[str]:
+    return [await echo.options(queue="studio", priority=place, key=name)(name) for place, name in enumerate(names)]

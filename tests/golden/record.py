@@ -53,6 +53,7 @@ RECORDINGS = {
     "chain": Recording("chain", (["Tokyo", "Seattle", "London"],)),
     "chain_forked": Recording("chain", (["Tokyo", "Seattle", "London"],), fork_from=8),
     "fan_out": Recording("fan_out", (20,)),
+    "queued": Recording("queued", (["a", "b"],)),
     "timers": Recording("timers"),
     "failures": Recording("failures"),
     "sets_of_tasks": Recording("sets_of_tasks"),

@@ -18,7 +18,7 @@ acknowledged, and that stored events of an unknown type raise UnsupportedHistory
 import pytest
 
 _TOPICS = ("builders", "commits", "creation", "finding", "history", "keeping", "leases", "lifecycle")
-_MORE_TOPICS = ("messages", "queries", "settling", "starting", "upkeep", "watching", "work")
+_MORE_TOPICS = ("messages", "queries", "queues", "queue_limits", "settling", "starting", "upkeep", "watching", "work")
 pytest.register_assert_rewrite(*(f"{__name__}.{topic}" for topic in _TOPICS + _MORE_TOPICS))
 
 from durable.testing.conformance.commits import CommitConformance  # noqa: E402
@@ -30,6 +30,8 @@ from durable.testing.conformance.leases import LeaseConformance  # noqa: E402
 from durable.testing.conformance.lifecycle import LifecycleConformance  # noqa: E402
 from durable.testing.conformance.messages import MessageConformance  # noqa: E402
 from durable.testing.conformance.queries import QueryConformance  # noqa: E402
+from durable.testing.conformance.queue_limits import QueueLimitConformance  # noqa: E402
+from durable.testing.conformance.queues import QueueConformance  # noqa: E402
 from durable.testing.conformance.settling import SettleConformance  # noqa: E402
 from durable.testing.conformance.starting import StartConformance  # noqa: E402
 from durable.testing.conformance.upkeep import UpkeepConformance  # noqa: E402
@@ -54,5 +56,7 @@ class BackendConformance(
     UpkeepConformance,
     KeepingConformance,
     WatchConformance,
+    QueueConformance,
+    QueueLimitConformance,
 ):
     """All promises of the storage port; needs the fixture ``backend_factory`` (see this module)."""
