@@ -75,8 +75,14 @@ class Worker:
             backend, clock, settings.lease_time, gained=self._gained, lost=self._lost, hand_over=self._give_up
         )
         self._patience = Patience()
+        self._connect_activities()
+        self._connect_parts()
+
+    def _connect_activities(self) -> None:
+        """Make the parts that run activities."""
+        backend, clock, settings = self._backend, self._clock, self._settings
         self._transactions = Transactions(
-            backend, partition_count, self._patience, lambda message: self._delivery.post(message), self.read_inbox
+            backend, self._count, self._patience, lambda message: self._delivery.post(message), self.read_inbox
         )
         self._activities = ActivityRunner(
             self._partitions.info.worker_id,
@@ -88,8 +94,7 @@ class Worker:
             max_deliveries=settings.max_deliveries,
             transactions=self._transactions,
         )
-        self._calls = Calls(self._activities, registry, self._park_caller, instrument)
-        self._connect_parts()
+        self._calls = Calls(self._activities, self._registry, self._park_caller, self._instrument)
 
     def _connect_parts(self) -> None:
         """Make the parts that know each other: the road from an event to its turn, and on to the effects."""
