@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from time import perf_counter
 
-from durable.backend import Annotation, Backend, Checkpoint, Commit, InstanceRecord, Message
+from durable.backend import Annotation, Backend, BackendError, Checkpoint, Commit, InstanceRecord, Message
 from durable.clock import Clock
 from durable.core.errors import UnsupportedHistoryError
 from durable.core.events import (
@@ -48,6 +48,9 @@ SLICE = 0.005
 """Seconds of replay after which the host's loop gets its turn."""
 
 PAGE = 200
+
+_LOOKS = 14
+"""How often to look for a record and a history that agree; the pauses double, to eight seconds at last."""
 
 
 @dataclass(slots=True)
@@ -123,8 +126,11 @@ class Loader:
             NonDeterminismError: the code does not agree with the history.
             UnsupportedHistoryError: the history was written by a newer version.
             BackendUnavailable: the store did not answer.
+            BackendError: record and history contradict each other: the store breaks a promise.
         """
-        while True:
+        for look in range(_LOOKS):
+            if look:  # its record did not show yet that it had ended or continued as new, or another owner wrote
+                await asyncio.sleep(0.001 * 2**look)
             stored = (await self._backend.get([instance_id]))[0]
             if stored is None and is_entity(instance_id):
                 return await self._new_entity(instance_id, mailbox)
@@ -148,7 +154,7 @@ class Loader:
                     loaded.outstanding = [each for each in loaded.outstanding if each[0].task_id not in answered]
                     return loaded
                 _discard(loaded.instance)
-            # Its record did not show yet that it has ended or continued as new, or another owner writes: look again.
+        raise BackendError(f"the record of instance {instance_id!r} does not show what its history holds")
 
     async def _is_ended_before(self, record: InstanceRecord) -> bool:
         """Whether an instance that is not to begin yet is to be terminated."""
