@@ -18,7 +18,7 @@ from tests.e2e.waiting import until
 async def test_a_worker_and_a_client(hub_url: str) -> None:
     before = datetime.now(UTC) - timedelta(seconds=1)
     hub, client = TaskHub(hub_url), TaskHub(hub_url)
-    async with hub.worker(partitions=4), client:
+    async with hub.worker(), client:
         here = await hub.health()
         assert (here.status, here.hub, here.connected, here.worker, here.problem) == ("ok", "default", True, True, None)
         (worker,) = await client.workers()

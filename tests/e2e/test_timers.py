@@ -301,6 +301,7 @@ def test_five_thousand_sleepers_cost_no_polling_and_all_wake() -> None:
                 before = counts.copy()
                 await asyncio.sleep(45 * 60)
                 idle = counts - before
+                del idle["expired"]  # retention's look, at intervals of chance
                 return idle, sum([await handle.result() for handle in handles])
 
         return in_virtual_time(main)
