@@ -95,7 +95,8 @@ class HubConnection(Registry):
         ``settings`` override those of the hub (see :class:`Settings`). Raises RegistrationError for
         definitions whose annotations cannot be used, TransactionsNotSupportedError for transactional activities on a
         store without transactions, UnknownFunctionError for a queue that is not registered, QueuesNotSupportedError for
-        one on a store without queues, RuntimeError when the hub has a worker here already.
+        one on a store without queues, RuntimeError when the hub has a worker here already, ValueError for the setting
+        ``partitions``, which is the hub's.
         """
         if "partitions" in settings:
             raise ValueError("setting partitions belongs to the hub, not to a worker: TaskHub(settings=Settings(...))")

@@ -186,11 +186,11 @@ class ActivityRunner:
             args, kwargs = definition.codec.decode_arguments(scheduled.input)
             context = self._context_of(attempt)
             context.enter()
-            if attempt.begin is not None:
-                attempt.live = attempt.begin()
             if definition.transactional:
                 await self._transact(attempt, context, args, kwargs)
                 return None
+            if attempt.begin is not None:
+                attempt.live = attempt.begin()
             if definition.is_async and scheduled.timeout is None and scheduled.heartbeat_timeout is None:
                 result = await definition.fn(*args, **kwargs)  # the usual case, without coroutines around it
             else:
@@ -214,12 +214,14 @@ class ActivityRunner:
 
         async def work(session: Any) -> TaskCompleted:
             replace(context, session=session).enter()
+            if attempt.begin is not None:
+                attempt.live = attempt.begin()  # the transaction may be run again, and what counts is the last run
             payload = encode(
                 await self._call(attempt, args, kwargs), f"the result of transactional activity {scheduled.name!r}"
             )
-            return TaskCompleted(
-                self._clock(), scheduled.task_id, payload, attempt.number, attempt.started_at, self._worker_id
-            )
+            recorded = None if attempt.live is None else attempt.live.recorded()
+            place = attempt.number, attempt.started_at, self._worker_id
+            return TaskCompleted(self._clock(), scheduled.task_id, payload, *place, trace=recorded)
 
         assert self._transactions is not None  # the worker has looked whether there are any
         await self._transactions.run(attempt.instance_id, attempt.execution_id, scheduled, work)

@@ -222,3 +222,23 @@ def test_an_attempt_that_has_ended_takes_nothing() -> None:
     span.set_attribute("late", 1)
     assert not span.is_recording()
     assert span.recorded() is None
+
+
+@pytest.mark.mongodb
+async def test_a_transactional_activity_keeps_what_it_puts_on_its_span(
+    sink: Sink, make_hub: MakeHub, mongodb_database_url: str
+) -> None:
+    hub = make_hub(mongodb_database_url)
+
+    @hub.activity(transactional=True)
+    async def reserve() -> None:
+        trace.get_current_span().set_attribute("order", 7)
+
+    @hub.orchestrator
+    async def main(ctx: OrchestrationContext) -> None:
+        await reserve()
+
+    async with hub.worker():
+        await (await hub.start(main, instance_id="one")).result()
+        await received(sink, ended("one"))
+    assert named(sink, "activity:reserve", "SERVER").attributes["order"] == 7

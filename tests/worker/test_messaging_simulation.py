@@ -16,22 +16,14 @@ from hypothesis import strategies as st
 from durable.backend import Message
 from durable.testing.memory_store import MemoryStore
 from tests.worker.messaging_simulation import MessagingScenario, simulate_messaging
+from tests.worker.scenarios import ANY_SCENARIO
 from tests.worker.simulation import Outcome
 
 EXAMPLES = int(os.environ.get("DURABLE_SIMULATION_EXAMPLES", "100"))
 
 scenarios = st.builds(
     MessagingScenario,
-    seed=st.integers(0, 2**32),
-    hubs=st.integers(1, 3),
-    jobs=st.integers(1, 10),
-    failures=st.sampled_from([0.0, 0.05, 0.1, 0.3]),
-    crashes=st.sampled_from([0.0, 0.005, 0.02]),
-    steals=st.booleans(),
-    cache=st.sampled_from([1, 2, 10_000]),
-    settles_on_commit=st.booleans(),
-    slowness=st.sampled_from([0.0, 0.02, 0.1]),
-    skew=st.sampled_from([0.0, 0.5, 10.0]),
+    **ANY_SCENARIO,
     roll=st.sampled_from([20, 60, 2000]),
     keep=st.sampled_from([1, 3, 1000]),
     disturbances=st.sampled_from([0.0, 0.2, 0.6]),

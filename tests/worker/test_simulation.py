@@ -19,23 +19,12 @@ from hypothesis import strategies as st
 from durable.backend import Commit, CommitOutcome
 from durable.testing.memory import MemoryBackend
 from durable.testing.memory_store import MemoryStore
+from tests.worker.scenarios import ANY_SCENARIO
 from tests.worker.simulation import Outcome, Scenario, simulate
 
 EXAMPLES = int(os.environ.get("DURABLE_SIMULATION_EXAMPLES", "300"))
 
-scenarios = st.builds(
-    Scenario,
-    seed=st.integers(0, 2**32),
-    hubs=st.integers(1, 3),
-    jobs=st.integers(1, 10),
-    failures=st.sampled_from([0.0, 0.05, 0.1, 0.3]),
-    crashes=st.sampled_from([0.0, 0.005, 0.02]),
-    steals=st.booleans(),
-    cache=st.sampled_from([1, 2, 10_000]),
-    settles_on_commit=st.booleans(),
-    slowness=st.sampled_from([0.0, 0.02, 0.1]),
-    skew=st.sampled_from([0.0, 0.5, 10.0]),
-)
+scenarios = st.builds(Scenario, **ANY_SCENARIO)
 
 
 @pytest.mark.slow
