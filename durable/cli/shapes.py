@@ -7,7 +7,6 @@ those of Durable Functions' table.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,6 +17,7 @@ from durable.core.events import HistoryEvent
 from durable.handle import InstanceStatus
 from durable.health import HubHealth, WorkerStatus
 from durable.payloads import decode
+from durable.status_fields import own_fields
 
 HISTORY_COLUMNS = ("EventType", "Timestamp", "Name", "Input", "Result", "Status")
 
@@ -33,7 +33,6 @@ def time_text(moment: datetime, *, precise: bool = False) -> str:
 
 def status_shape(status: InstanceStatus) -> dict[str, Any]:
     """An instance: the fields of the HTTP API first, then those that are ours."""
-    ended = status.completed_at
     return {
         "name": status.name,
         "instanceId": status.instance_id,
@@ -43,18 +42,8 @@ def status_shape(status: InstanceStatus) -> dict[str, Any]:
         "output": status.output,
         "createdTime": time_text(status.created_at),
         "lastUpdatedTime": time_text(status.last_updated_at),
-        "completedTime": None if ended is None else time_text(ended),
-        "executionId": status.execution_id,
-        "version": status.version,
-        "tags": dict(status.tags),
         "failureDetails": None if status.failure is None else failure_shape(status.failure),
-        "problem": status.problem,
-        "parentInstanceId": status.parent_instance_id,
-        "rootInstanceId": status.root_instance_id,
-        "scheduledStartTime": None if status.scheduled_start_at is None else time_text(status.scheduled_start_at),
-        "purgeTime": None if status.purge_at is None else time_text(status.purge_at),
-        "hold": status.hold,
-        "forkedFrom": None if status.forked_from is None else asdict(status.forked_from),
+        **own_fields(status),
     }
 
 

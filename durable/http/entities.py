@@ -17,9 +17,9 @@ from durable.http.calls import Call
 from durable.http.errors import BadRequestError, answer
 from durable.http.instances import CONTINUATION, TOKEN_HEADER, TOP, encode_token
 from durable.http.responses import JsonResponse, json_text
-from durable.http.statuses import to_the_second
 from durable.offload import restore_record
 from durable.payloads import decode, encode
+from durable.status_fields import to_the_second
 
 _PATTERN = r"^[^@/\\#?\u0000-\u001f\u007f-\u009f]+$"
 NAME = par.in_path(

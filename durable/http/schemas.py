@@ -15,6 +15,7 @@ def _object(required: Mapping[str, Any], optional: Mapping[str, Any] | None = No
 _TEXT = {"type": "string"}
 _TEXT_OR_NULL = {"type": ["string", "null"]}
 _TIME = {"type": "string", "format": "date-time"}
+_TIME_OR_NULL = {"type": ["string", "null"], "format": "date-time"}
 _LINK_NAMES = (
     "statusQueryGetUri",
     "sendEventPostUri",
@@ -47,8 +48,14 @@ SCHEMAS: Mapping[str, Any] = {
             "output": {},
             "createdTime": _TIME,
             "lastUpdatedTime": _TIME,
+            "completedTime": _TIME_OR_NULL,
             "executionId": _TEXT,
             "parentInstanceId": _TEXT_OR_NULL,
+            "rootInstanceId": _TEXT_OR_NULL,
+            "scheduledStartTime": _TIME_OR_NULL,
+            "purgeTime": _TIME_OR_NULL,
+            "hold": _TEXT_OR_NULL,
+            "forkedFrom": {"type": ["object", "null"]},
             "version": _TEXT_OR_NULL,
             "tags": {"type": "object", "additionalProperties": _TEXT},
             "failureDetails": {"anyOf": [{"$ref": "#/components/schemas/Failure"}, {"type": "null"}]},

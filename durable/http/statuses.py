@@ -5,12 +5,12 @@ Rule of this file: values only, and no stack traces: those are for logs and for 
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 from durable.core.errors import FailureDetails
 from durable.core.state import RuntimeStatus
 from durable.handle import InstanceStatus
+from durable.status_fields import own_fields, to_the_second
 
 
 def status_json(status: InstanceStatus, *, show_input: bool = True) -> dict[str, Any]:
@@ -27,12 +27,8 @@ def status_json(status: InstanceStatus, *, show_input: bool = True) -> dict[str,
         "output": _output(status),
         "createdTime": to_the_second(status.created_at),
         "lastUpdatedTime": to_the_second(status.last_updated_at),
-        "executionId": status.execution_id,
-        "parentInstanceId": status.parent_instance_id,
-        "version": status.version,
-        "tags": dict(status.tags),
         "failureDetails": None if status.failure is None else failure_json(status.failure),
-        "problem": status.problem,
+        **own_fields(status),
     }
 
 
@@ -59,8 +55,3 @@ def _output(status: InstanceStatus) -> Any:
     if status.runtime_status is RuntimeStatus.FAILED:
         return f"{status.failure.error_type}: {status.failure.message}"
     return status.failure.message
-
-
-def to_the_second(time: datetime) -> str:
-    """``2026-01-31T12:00:00Z``: a UTC time as the statuses of Durable Functions have it."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ")
