@@ -230,7 +230,7 @@ class Connection:
 
     async def watch(self, stages: Sequence[Mapping[str, Any]]) -> ChangeStream:
         """A stream of the database's changes. It, or its first ``next``, raises ChangeStreamsUnsupported."""
-        with translated():
+        with translated(), _no_cancel_lost():
             raw = await _settled(self._database.watch(list(stages), max_await_time_ms=_STREAM_AWAIT_MS))
             return ChangeStream(raw)
 
@@ -257,7 +257,7 @@ class Connection:
     @asynccontextmanager
     async def operation(self) -> AsyncIterator[None]:
         """One use of the client; :meth:`close` waits for it. Raises BackendClosed after :meth:`close`."""
-        with self._used(), translated():
+        with self._used(), translated(), _no_cancel_lost():
             yield
 
     @contextmanager
@@ -278,6 +278,21 @@ class Connection:
         self._closed = True
         await self._idle.wait()
         await _settled(self._client.close())
+
+
+@contextmanager
+def _no_cancel_lost() -> Iterator[None]:
+    """Raise the cancel that the driver dropped, or whoever cancelled would wait for ever.
+
+    Before Python 3.12 ``asyncio.wait_for``, by which pymongo writes, returns its result instead when the two
+    come in the same pass of the event loop.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    before = task.cancelling()
+    yield
+    if task.cancelling() > before:
+        raise asyncio.CancelledError
 
 
 def client_class(driver: Driver) -> Any:

@@ -84,3 +84,31 @@ class WatchConformance(ConformanceFixtures):
                 assert isinstance(await leaving, Hint)
         await create(other, Instance("a"))
         await create(backend, Instance("b"))
+
+    async def test_a_watcher_may_be_cancelled_at_any_moment(self, backend: Backend) -> None:
+        async def listen() -> None:
+            async with aclosing(cast(AsyncGenerator[Hint, None], backend.watch())) as hints:
+                async for _ in hints:
+                    pass
+
+        for passes in range(0, 60, 4):  # of the event loop, before it is cancelled
+            listening = asyncio.create_task(listen())
+            for _ in range(passes):
+                await asyncio.sleep(0)
+            listening.cancel()
+            assert await asyncio.wait({listening}, timeout=DEADLINE) == ({listening}, set()), f"after {passes} passes"
+            assert listening.cancelled()
+
+    async def test_a_call_may_be_cancelled_at_any_moment(self, backend: Backend) -> None:
+        async def ask() -> None:
+            while True:
+                await backend.get(INSTANCES[:1])
+                await asyncio.sleep(0)
+
+        for passes in range(0, 60, 2):
+            asking = asyncio.create_task(ask())
+            for _ in range(passes):
+                await asyncio.sleep(0)
+            asking.cancel()
+            assert await asyncio.wait({asking}, timeout=DEADLINE) == ({asking}, set()), f"after {passes} passes"
+            assert asking.cancelled()
