@@ -31,6 +31,7 @@ from durable.core.errors import InstanceFinishedError, InstanceNotFoundError
 from durable.core.events import EntityOperationSignaled, EventRaised, ExecutionRewound, HistoryEvent
 from durable.core.ids import check_instance_id, is_entity, partition_of
 from durable.definitions import Orchestrator
+from durable.gathering import Gathering
 from durable.instrument import Instrument
 from durable.offload import MissingPayloadError, restore_checkpoints, restore_record, store_large_input
 from durable.payloads import decode
@@ -79,6 +80,9 @@ class Client:
         self._start_limit = TimeLimit(settings.start_timeout)
         self._last_sent = 0
         self.waiters = waiters
+        self._get = Gathering(backend.get)
+        self._create_stored = Gathering(backend.create_instances)
+        self._send_stored = Gathering(self._send_all)
 
     # --- creating ----------------------------------------------------------------------------
 
@@ -142,7 +146,7 @@ class Client:
     async def _create(self, record: InstanceRecord) -> InstanceRecord | None:
         async def create() -> InstanceRecord | None:
             small = await store_large_input(self.backend, record)
-            return (await self.backend.create_instances([small]))[0]
+            return await self._create_stored(small)
 
         existing = await self.insist(create)
         self.created(record.instance_id)
@@ -173,8 +177,12 @@ class Client:
                 record = await self.record(instance_id)
                 if record.status.is_terminal and not isinstance(message.event, ExecutionRewound):
                     raise InstanceFinishedError(instance_id, record.status.value)
-            await self.insist(lambda: self.backend.send([message]))
+            await self.insist(lambda: self._send_stored(message))
         self._sent(message)
+
+    async def _send_all(self, messages: Sequence[Message]) -> Sequence[None]:
+        await self.backend.send(messages)
+        return [None] * len(messages)
 
     @contextmanager
     def traced(self, message: Message) -> Iterator[Message]:
@@ -227,7 +235,7 @@ class Client:
             make(now, task_id),
             execution_id,
         )
-        await self.insist(lambda: self.backend.send([message]))
+        await self.insist(lambda: self._send_stored(message))
         self._sent(message)
 
     async def insist(self, operation: Callable[[], Awaitable[R]]) -> R:
@@ -249,7 +257,7 @@ class Client:
 
     async def record(self, instance_id: str) -> InstanceRecord:
         """The record of an instance, large values included. Raises InstanceNotFoundError."""
-        found = self.ahead(instance_id) or (await self.backend.get([instance_id]))[0]
+        found = self.ahead(instance_id) or await self._get(instance_id)
         if found is None:
             raise not_found(instance_id)
         return await restore_record(self.backend, found)
@@ -258,7 +266,7 @@ class Client:
         """The record of an instance with its hold as the store has it: no turn carries that. Raises as ``record``."""
         ahead = self._record_ahead(instance_id)
         record = await self.record(instance_id)
-        stored = None if ahead is None else (await self.backend.get([instance_id]))[0]
+        stored = None if ahead is None else await self._get(instance_id)
         return record if stored is None else replace(record, hold=stored.hold)
 
     async def whole(self, record: InstanceRecord) -> InstanceRecord | None:
@@ -266,7 +274,7 @@ class Client:
         try:
             return await restore_record(self.backend, record)
         except MissingPayloadError:
-            if (await self.backend.get([record.instance_id]))[0] is None:
+            if await self._get(record.instance_id) is None:
                 return None
             raise
 
@@ -279,7 +287,7 @@ class Client:
 
     async def has_moved(self, instance_id: str, rev: int) -> bool:
         """Whether the store shows more of an instance than its checkpoint ``rev``."""
-        found = (await self.backend.get([instance_id]))[0]
+        found = await self._get(instance_id)
         return found is not None and found.rev > rev
 
     async def history(self, instance_id: str) -> list[HistoryEvent]:

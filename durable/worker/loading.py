@@ -25,6 +25,7 @@ from durable.core.events import (
 from durable.core.ids import earlier_execution_id, is_entity
 from durable.core.rewinding import effective, kept_answers, rewind_point, rewound_state
 from durable.core.state import RuntimeStatus
+from durable.gathering import Gathering
 from durable.offload import restore_checkpoints, restore_record
 from durable.scheduling import scheduled_for
 from durable.worker.activities import Key
@@ -99,6 +100,8 @@ class Loader:
         self._keep = keep_executions
         self._recovered = recovered
         self._retention = retention
+        self._get = Gathering(backend.get)
+        self._receive = Gathering(self._receive_all)
 
     def fresh(self, record: InstanceRecord, *, inert: bool = False) -> LiveInstance:
         """A live instance whose execution has no history yet; its start event is in the mailbox.
@@ -131,7 +134,7 @@ class Loader:
         for look in range(_LOOKS):
             if look:  # its record did not show yet that it had ended or continued as new, or another owner wrote
                 await asyncio.sleep(0.001 * 2**look)
-            stored = (await self._backend.get([instance_id]))[0]
+            stored = await self._get(instance_id)
             if stored is None and is_entity(instance_id):
                 return await self._new_entity(instance_id, mailbox)
             if stored is None or stored.status.is_terminal:
@@ -158,13 +161,13 @@ class Loader:
 
     async def _is_ended_before(self, record: InstanceRecord) -> bool:
         """Whether an instance that is not to begin yet is to be terminated."""
-        messages = await self._backend.receive([record.instance_id])
+        messages = await self._receive(record.instance_id)
         ends = (one for one in messages if type(one.event) is ExecutionTerminated)
         return any(is_addressed(one, record.execution_id) for one in ends)
 
     async def _read_inbox(self, instance: LiveInstance) -> bool:
         """Put what is in the inbox into the mailbox; False when that shows that the history was read too early."""
-        messages = await self._backend.receive([instance.instance_id])
+        messages = await self._receive(instance.instance_id)
         ahead = frozenset(message.message_id for message in messages if instance.is_ahead(message))
         execution_id, seq = instance.record.execution_id, instance.next_seq
         if ahead and await self._backend.load(instance.instance_id, execution_id, from_seq=seq, limit=1):
@@ -173,8 +176,15 @@ class Loader:
         instance.mailbox += messages
         return True
 
+    async def _receive_all(self, instance_ids: Sequence[str]) -> Sequence[Sequence[Message]]:
+        """The inbox of each."""
+        inboxes: dict[str, list[Message]] = {instance_id: [] for instance_id in instance_ids}
+        for message in await self._backend.receive(instance_ids):
+            inboxes[message.instance_id].append(message)
+        return [inboxes[instance_id] for instance_id in instance_ids]
+
     async def _ended(self, instance_id: str, stored: InstanceRecord | None) -> Loaded | Gone:
-        messages = await self._backend.receive([instance_id])
+        messages = await self._receive(instance_id)
         if stored is None:
             return Gone(messages)
         rewinds = (one for one in messages if type(one.event) is ExecutionRewound)
@@ -206,7 +216,7 @@ class Loader:
     async def _new_entity(self, instance_id: str, mailbox: Sequence[Item]) -> Loaded | Gone:
         """An entity comes to be when the first message asks for it."""
         seen = len(mailbox)
-        messages = await self._backend.receive([instance_id])
+        messages = await self._receive(instance_id)
         if not messages:
             return Gone(())
         instance = self.fresh(entity_record(instance_id, self._count, self._clock()))

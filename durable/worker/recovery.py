@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 _log = logging.getLogger("durable.worker")
 
-CONCURRENT_LOADS = 16
+CONCURRENT_LOADS = 64
 _FIRST_PARKED, _LAST_PARKED = 1.0, 300.0
 
 

@@ -76,3 +76,24 @@ async def test_write_commands_of_a_hello_sequence(mongodb_database_url: str, cou
     # One to create it, four checkpoints, one to settle. (A server slower than half a second each needs one more.)
     assert min(counts) <= 6, counts
     assert len(counter.collections) < 200
+
+
+@pytest.mark.mongodb
+async def test_write_commands_of_a_client_that_is_asked_for_much_at_once(
+    mongodb_database_url: str, counter: Counter
+) -> None:
+    hub = TaskHub(mongodb_database_url)
+
+    @hub.orchestrator
+    async def listener(ctx: OrchestrationContext) -> str:
+        return await ctx.wait_for_external_event("word", str)
+
+    async with hub:
+        counter.counting = True
+        handles = await asyncio.gather(*[hub.start(listener) for _ in range(100)])
+        await asyncio.gather(*[handle.raise_event("word", "x") for handle in handles])
+        counter.counting = False
+        assert sorted(set(counter.collections)) == ["default.inbox", "default.instances"]
+        assert len(counter.collections) <= 4
+    async with hub.worker():
+        assert await asyncio.gather(*[handle.result(60) for handle in handles]) == ["x"] * 100

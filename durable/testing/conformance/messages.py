@@ -110,6 +110,11 @@ class MessageConformance(ConformanceFixtures):
         )
         assert list(await backend.receive(["i0", "i1", "i2"])) == messages
 
+    async def test_of_two_messages_of_one_id_in_a_batch_the_first_counts(self, backend: Backend) -> None:
+        first, second = new_message("m", "a"), replace(new_message("m", "a"), event=TaskCompleted(T0, 7, "7"))
+        await backend.send([first, new_message("n", "a"), second])
+        assert list(await backend.receive(["a"])) == [first, new_message("n", "a")]
+
     async def test_every_kind_of_event_travels(self, backend: Backend) -> None:
         messages = [new_message(f"m{number:04}", "a", event=event) for number, event in enumerate(every_event())]
         await backend.send(messages)
