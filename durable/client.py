@@ -100,11 +100,12 @@ class Client:
 
         Raises ValueError for an instance id that breaks a rule.
         """
-        instance_id = token_hex(16) if instance_id is None else check_instance_id(instance_id)
+        fresh = token_hex(32)  # the halves of it: each look at the system's randomness takes a while
+        instance_id = fresh[:32] if instance_id is None else check_instance_id(instance_id)
         now = self._clock()
         return InstanceRecord(
             instance_id=instance_id,
-            execution_id=token_hex(16),
+            execution_id=fresh[32:],
             name=name,
             partition=partition_of(instance_id, self.partition_count),
             created_at=now,

@@ -56,7 +56,8 @@ class Waiters:
 
     def committed(self, record: InstanceRecord) -> None:
         """The store holds this state of an instance now."""
-        if record.instance_id in self._waiting:
+        waiting = self._waiting.get(record.instance_id)
+        if waiting and (record.status.is_terminal or any(waiting.values())):
             self._tell(record.instance_id, record)
 
     def hint(self, instance_id: str | None) -> None:

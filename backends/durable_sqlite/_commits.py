@@ -27,12 +27,12 @@ from durable_sqlite._rows import (
 
 
 class CommitRows(NamedTuple):
-    """One commit as the rows it writes. ``create`` is None when the record exists already."""
+    """One commit as the rows it writes: the record is either to be created, or there and to be changed."""
 
     commit: Commit
     create: Row | None
     checkpoint: Row
-    change: Row
+    change: Row | None
     starts: Sequence[Row]
     messages: Sequence[Row]
     drops: Sequence[Row]
@@ -46,7 +46,7 @@ class CommitRows(NamedTuple):
             commit,
             record_to_row(record) if commit.create else None,
             checkpoint_to_row(commit.checkpoint),
-            record_to_change(record),
+            None if commit.create else record_to_change(record),
             [record_to_row(start.record) for start in commit.starts] if commit.starts else (),
             [message_to_row(message) for message in commit.messages] if commit.messages else (),
             [(record.instance_id, execution_id) for execution_id in commit.drops] if commit.drops else (),
@@ -173,8 +173,10 @@ class CommitStatements:
             connection.executemany(self._message, messages)
         if drops := [row for rows in committed for row in rows.drops]:
             connection.executemany(self._drop, drops)
-        if changes := [rows.change for rows in committed if rows.create is None or not all_new]:
+        if changes := [rows.change for rows in committed if rows.change is not None]:
             connection.executemany(self._change, changes)
+        if not all_new and (known := [record_to_change(one.commit.record) for one in committed if one.change is None]):
+            connection.executemany(self._change, known)  # a creation that was done before: written again
         if consumed := [row for rows in committed for row in rows.consumed]:
             connection.executemany(self._consume, consumed)
 

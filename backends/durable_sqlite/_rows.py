@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from durable.backend import Checkpoint, InstanceRecord, Message
-from durable.core.codec import FORMAT, event_from_dict, failure_from_dict, failure_to_dict
+from durable.core.codec import FORMAT, event_from_dict, failure_from_dict, failure_to_dict, shallow_dict
 from durable.core.errors import FailureDetails, UnsupportedHistoryError
 from durable.core.events import HistoryEvent, ParentInstance
 from durable.core.state import RuntimeStatus
@@ -144,7 +144,7 @@ def checkpoint_to_row(checkpoint: Checkpoint) -> Row:
         checkpoint.token,
         checkpoint.recoveries,
         FORMAT,
-        orjson.dumps(checkpoint.events).decode(),  # the JSON form of an event is its stored form
+        orjson.dumps([shallow_dict(event) for event in checkpoint.events]).decode(),
         checkpoint.instance_id,
         checkpoint.rev,
     )
@@ -186,7 +186,7 @@ def has_tags(stored: str | None, wanted: str) -> bool:
 
 
 def _event_text(event: HistoryEvent) -> str:
-    return orjson.dumps(event).decode()
+    return orjson.dumps(shallow_dict(event)).decode()
 
 
 def _failure_text(failure: FailureDetails) -> str:

@@ -135,6 +135,9 @@ class LiveInstance:
         A termination comes before everything else, with the start if that is still here. Messages that come too late
         are ``refused``.
         """
+        if len(self.mailbox) == 1 and self._is_plain_outcome(self.mailbox[0]):
+            self.taken, self.mailbox = self.mailbox, []
+            return [*self.taken]  # type: ignore[list-item]
         arrived: list[Any] = []
         seen: set[object] = set()
         self.taken = []
@@ -166,6 +169,12 @@ class LiveInstance:
         if self.state.timers and not self._terminates(arrived):
             arrived += [fired for fired in self.state.due_timers(now) if fired.task_id not in seen]
         return arrived
+
+    def _is_plain_outcome(self, item: Any) -> bool:
+        """Whether an item is what most turns begin with, and nothing else is to be looked at."""
+        if type(item) not in _OUTCOMES or self.state.timers or self.execution is None:
+            return False
+        return self.state.accepts(item)
 
     def is_ahead(self, message: Message) -> bool:
         """Whether a message answers what this copy has not asked: then history goes on where the copy ends.
@@ -227,9 +236,15 @@ class LiveInstance:
         consumed = self.consuming
         if consumed:
             self.done.update(consumed)
-        sizes = [len(getattr(event, name) or "") for event in events if (name := _PAYLOADS.get(type(event)))]
-        self.size += sum(sizes) + _EVENT_SIZE * len(events)
-        largest = max(sizes) if sizes else 0
+        largest = total = 0
+        for event in events:
+            name = _PAYLOADS.get(type(event))
+            if name is not None:
+                size = len(getattr(event, name) or "")
+                total += size
+                if size > largest:
+                    largest = size
+        self.size += total + _EVENT_SIZE * len(events)
         if SENDING.isdisjoint(map(type, events)):  # as most turns
             self.state.apply_all(events)
             return Absorbed(largest, consumed)
@@ -252,6 +267,7 @@ def is_addressed(message: Message, execution_id: str) -> bool:
 
 
 _FROM_PARENT = (ev.ExecutionTerminated, ev.ExecutionCancelRequested, ev.ExecutionRewound)
+_OUTCOMES = frozenset({ev.TaskCompleted, ev.TaskFailed})
 _WITHOUT_TASK = frozenset(
     {
         ev.ExecutionStarted,
@@ -327,10 +343,9 @@ def project(instance: LiveInstance, retention: Retention) -> InstanceRecord:
         instance.recoveries,
         record.parent,
         _outstanding_heartbeats(instance) if instance.heartbeats else None,
+        retention.purge_at(record.name, state.status, state.last_timestamp) if ended else None,
     )
     continued = state.continued
-    if ended:
-        return replace(projected, purge_at=retention.purge_at(projected))
     if continued is None:
         return projected
     return replace(projected, execution_id=continued.execution_id, input=continued.input)

@@ -12,8 +12,9 @@ import logging
 from collections.abc import Callable
 from random import uniform
 
-from durable.backend import Backend, BackendUnavailable, InstanceRecord
+from durable.backend import Backend, BackendUnavailable
 from durable.clock import Clock
+from durable.core.state import RuntimeStatus
 from durable.registry import Registry
 from durable.retaining import Kept, parse_retain
 from durable.settings import Settings
@@ -35,12 +36,12 @@ class Retention:
         self._registry = registry
         self._default: Kept = {} if settings.retain is None else parse_retain(settings.retain, "setting retain")
 
-    def purge_at(self, record: InstanceRecord) -> int | None:
-        """When this instance may be purged, in microseconds; None for one that runs or is kept for ever."""
-        definition = self._registry.orchestrators.get(record.name)
+    def purge_at(self, name: str, status: RuntimeStatus, completed_at: int) -> int | None:
+        """When an instance that has ended may be purged, in microseconds; None for one that is kept for ever."""
+        definition = self._registry.orchestrators.get(name)
         kept = self._default if definition is None or definition.retain is None else definition.retain
-        duration = kept.get(record.status)
-        return None if duration is None or record.completed_at is None else record.completed_at + duration
+        duration = kept.get(status)
+        return None if duration is None else completed_at + duration
 
 
 class Purger:

@@ -307,7 +307,7 @@ class Worker:
         return None if live.phase is Phase.SETTLING else live.record.execution_id
 
     def _activity_ended(self, attempt: Attempt, outcome: Outcome) -> None:
-        if self.owns(attempt.instance_id):
+        if self.has_live(attempt.instance_id) or self.owns(attempt.instance_id):
             self._recovery.arrive(attempt.instance_id, attempt.execution_id, outcome)
         else:
             _log.info("the outcome of %s is dropped: its partition has another owner, who runs it again", attempt.key)
