@@ -320,6 +320,13 @@ class RunawayTurnError(DurableError):
     """A turn ran more callbacks than the limit without coming to rest."""
 
 
+class TaskLimitError(DurableError):
+    """An orchestrator has more open at once, or asks for more in one turn, than one execution can have.
+
+    Raised by the call that goes beyond, with nothing scheduled for it; what was scheduled before goes on.
+    """
+
+
 class UnsupportedHistoryError(DurableError):
     """The history holds something that this version of durable does not know."""
 

@@ -71,7 +71,7 @@ class Operations(Outstanding):
         self, target: ActivityTarget[Any], payload: str, line: str | None, previous: ev.PreviousAttempt | None = None
     ) -> DurableFuture:
         self._refuse_when_finished("activity", target.name)
-        task_id = self._next_task_id()
+        task_id = self._next_call_id("activity", target.name)
         limits = (target.timeout, line, target.heartbeat_timeout, previous, target.queue)
         self.decide(ev.TaskScheduled(self.timestamp, task_id, target.name, payload, *limits))
         return self._wait_for(task_id, target)
@@ -131,7 +131,7 @@ class Operations(Outstanding):
     ) -> DurableFuture:
         self._refuse_when_finished(f"orchestrator {target.name!r}")
         self.locks.check_child()
-        task_id = self._next_task_id()
+        task_id = self._next_call_id("orchestrator", target.name)
         child = ev.SubOrchestrationInstanceCreated(
             self.timestamp,
             task_id,
@@ -160,7 +160,7 @@ class Operations(Outstanding):
         if wanted is not None:
             check_instance_id(wanted)
         self._refuse_when_finished(f"orchestrator {target.name!r}")
-        task_id = self._next_task_id()
+        task_id = self._next_task_id("orchestrator", target.name)
         started_id = wanted or self._child_id(task_id)
         version = version or target.version or self.started.version
         self.decide(
@@ -178,7 +178,8 @@ class Operations(Outstanding):
         check_instance_id(instance_id)
         payload = self.services.encode(data, f"the data of event {check_event_name(name)!r}")
         self._refuse_when_finished(f"sending event {name!r}")
-        self.decide(ev.EventSent(self.timestamp, self._next_task_id(), instance_id, name, payload))
+        task_id = self._next_task_id("sending event", name)
+        self.decide(ev.EventSent(self.timestamp, task_id, instance_id, name, payload))
 
     # --- events and timers ---------------------------------------------------------------------------
 
@@ -186,6 +187,8 @@ class Operations(Outstanding):
         """A future of the next external event of that name."""
         check_event_name(name)
         self._refuse_when_finished(f"event {name!r}")
+        if seconds is not None:
+            self.check_room("a timer")  # first, or the event would go to a wait that nobody has
         future = self.loop.create_future()
         self.external.wait(name, future, self.services.decoder(kind, f"the data of event {name!r}"))
         if seconds is not None and not future.done():
@@ -211,7 +214,7 @@ class Operations(Outstanding):
         def start() -> DurableFuture:
             self._refuse_when_finished(f"operation {operation!r} of {entity_id}")
             self.locks.check_call(entity_id)
-            task_id = self._next_task_id()
+            task_id = self._next_call_id("an operation of", entity_id)
             self.locks.calling(entity_id, task_id)
             self.decide(ev.EntityOperationCalled(self.timestamp, task_id, entity_id, operation, payload, line))
             return self._wait_for(task_id, target, entity_id=entity_id, operation=operation)
@@ -231,14 +234,14 @@ class Operations(Outstanding):
         payload = self.services.operation(name, operation).encode_arguments(args, kwargs)
         self.locks.check_signal(entity_id)
         self._refuse_when_finished(f"operation {operation!r} of {entity_id}")
-        task_id = self._next_task_id()
+        task_id = self._next_task_id("an operation of", entity_id)
         self.decide(ev.EntityOperationSignaled(self.timestamp, task_id, entity_id, operation, payload, scheduled_at))
 
     def request_locks(self, lock_set: tuple[str, ...]) -> Future:
         """Ask for the locks of several entities; the future is done when all of them are held."""
         self.locks.check_enter()
         self._refuse_when_finished("a critical section")
-        task_id = self._next_task_id()
+        task_id = self._next_call_id("a critical section")
         self.decide(ev.EntityLockRequested(self.timestamp, task_id, lock_set, at=user_line()))
         self.locks.enter(task_id, lock_set)
         return self._wait_for(task_id, None)

@@ -21,6 +21,7 @@ class OrchestrationLoop(DeterministicLoop):
         self.new_timers: list[tuple[Handle, str | None]] = []
 
     def add_timer(self, handle: Handle) -> None:
+        self.orchestration.check_room("a timer")
         self.new_timers.append((handle, user_line()))
 
     def handle_cancelled(self, handle: Handle) -> None:

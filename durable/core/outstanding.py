@@ -12,13 +12,25 @@ from math import ceil
 from typing import Any, NamedTuple
 
 from durable.core import events as ev
-from durable.core.errors import ActivityFailedError, EntityOperationFailedError, SubOrchestrationFailedError
+from durable.core.errors import (
+    ActivityFailedError,
+    EntityOperationFailedError,
+    SubOrchestrationFailedError,
+    TaskLimitError,
+)
 from durable.core.external import ExternalEvents
 from durable.core.futures import DurableFuture
 from durable.core.loop import Handle
 from durable.core.orchestration_loop import OrchestrationLoop
 from durable.core.sections import Locks
 from durable.core.services import CallTarget, Services
+
+MAX_TASKS = 50_000
+"""Calls and timers that one execution has open at once, and requests that it makes in one turn.
+
+A constant, not a setting: where the code gets the error is part of what its history means, and must not change between
+a turn and its replay.
+"""
 
 _FOREVER = 7_000 * 365.25 * 86_400
 """Seconds that stand for ``asyncio.sleep(math.inf)``: within what a datetime can show."""
@@ -43,6 +55,7 @@ class Outstanding:
         self.loop = loop
         self.timestamp = started.timestamp
         self.is_replaying = False
+        self.requests_left = MAX_TASKS
         self.external = ExternalEvents()
         self.locks = Locks()
         self._finished = False
@@ -127,7 +140,8 @@ class Outstanding:
         timers, self.loop.new_timers = self.loop.new_timers, []
         for handle, line in timers:
             if not handle.cancelled():
-                handle.task_id = self._next_task_id()
+                self._last_task_id += 1
+                handle.task_id = self._last_task_id
                 self._timers[handle.task_id] = handle
                 fire_at = self.started.timestamp + ceil(min(handle.when(), _FOREVER) * 1_000_000)
                 self.decide(ev.TimerCreated(self.timestamp, handle.task_id, fire_at, line))
@@ -185,6 +199,41 @@ class Outstanding:
         for entity_id in lock_set:
             self.decide(ev.EntityUnlockSent(self.timestamp, task_id, entity_id))
 
+    # --- limits ------------------------------------------------------------------------------------------------
+
+    def check_room(self, what: str, name: str | None = None) -> None:
+        """Make sure that one more call or timer may be open.
+
+        Raises:
+            TaskLimitError: there are ``MAX_TASKS``.
+        """
+        if len(self._calls) + len(self._timers) + len(self.loop.new_timers) < MAX_TASKS:
+            return
+        # Those cancelled in the turn that set them, as most are, leave no trace.
+        self.loop.new_timers = [one for one in self.loop.new_timers if not one[0].cancelled()]
+        if len(self._calls) + len(self._timers) + len(self.loop.new_timers) >= MAX_TASKS:
+            raise TaskLimitError(
+                f"orchestrator {self.started.name!r} asks for {_named(what, name)} with {MAX_TASKS:,} activities, "
+                "sub-orchestrations, entity calls and timers open, and one execution can have no more. Have it await "
+                "some of them before it asks for others, or divide the work among sub-orchestrations"
+            )
+
+    def _next_task_id(self, what: str, name: str | None = None) -> int:
+        """The id of what is asked for. Raises TaskLimitError: this turn has asked for ``MAX_TASKS`` things."""
+        if not self.requests_left:
+            raise TaskLimitError(
+                f"orchestrator {self.started.name!r} asks for {_named(what, name)} after {MAX_TASKS:,} other requests "
+                "in one turn, and there can be no more. Have it await something in between"
+            )
+        self.requests_left -= 1
+        self._last_task_id += 1
+        return self._last_task_id
+
+    def _next_call_id(self, what: str, name: str | None = None) -> int:
+        """The id of a call that will be open until it has an outcome. Raises TaskLimitError: there are too many."""
+        self.check_room(what, name)
+        return self._next_task_id(what, name)
+
     # --- helpers -----------------------------------------------------------------------------------------------
 
     def _wait_for(
@@ -203,9 +252,10 @@ class Outstanding:
     def _refuse_when_finished(self, what: str, name: str | None = None) -> None:
         self.loop.check_not_discarded()
         if self._finished:
-            what = what if name is None else f"{what} {name!r}"
-            raise asyncio.CancelledError(f"{what} was asked for after the orchestrator returned; await it before")
+            raise asyncio.CancelledError(
+                f"{_named(what, name)} was asked for after the orchestrator returned; await it before"
+            )
 
-    def _next_task_id(self) -> int:
-        self._last_task_id += 1
-        return self._last_task_id
+
+def _named(what: str, name: str | None) -> str:
+    return what if name is None else f"{what} {name!r}"

@@ -21,6 +21,7 @@ from durable.core.ids import hash_salt, next_execution_id
 from durable.core.matching import describe_decision, same_decision
 from durable.core.operations import Operations
 from durable.core.orchestration_loop import OrchestrationLoop
+from durable.core.outstanding import MAX_TASKS
 from durable.core.refusals import describe_frame, is_user_module
 from durable.core.services import Services
 from durable.core.state import RuntimeStatus
@@ -108,6 +109,7 @@ class Orchestration(Operations):
     def _run(self, arrived: Sequence[ev.ArrivedEvent], timestamp: int) -> Iterator[tuple[ev.HistoryEvent, ...] | None]:
         self.timestamp = timestamp
         self._decisions = []
+        self.requests_left = MAX_TASKS
         self._turn_opening = self.length + len(arrived) + 1
         self.loop.advance_to(self.seconds(timestamp))
         applied = 0
