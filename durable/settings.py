@@ -16,7 +16,7 @@ from durable.core.versions import VersionFailure, VersionMatch
 from durable.environment import PREFIX, read_settings
 from durable.retaining import Retain, parse_retain
 
-_MAY_BE_ZERO = ("gc_threshold",)
+_MAY_BE_ZERO = ("gc_threshold", "history_warning", "max_history")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,10 @@ class Settings:
     """Bound on the histories of the instances kept live, in bytes of their payloads."""
     keep_executions: int = 3
     """Former executions of an instance whose history is kept when it continues as new."""
+    history_warning: int = 10_000
+    """Events in the history of one execution at which a warning is logged, and again at each doubling; 0: never."""
+    max_history: int = 200_000
+    """Events in the history of one execution from which its next turn fails the instance; 0: there is no limit."""
     version: str | None = None
     """The version of the orchestrators here; the one that instances are started with unless they say otherwise."""
     version_match: VersionMatch = VersionMatch.NONE

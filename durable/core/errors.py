@@ -320,6 +320,13 @@ class RunawayTurnError(DurableError):
     """A turn ran more callbacks than the limit without coming to rest."""
 
 
+class HistoryLimitError(DurableError):
+    """The history of an execution has grown to the setting ``max_history``; the instance has failed for that.
+
+    The worker ends the instance with it. Its code does not see it, and must not raise it.
+    """
+
+
 class TaskLimitError(DurableError):
     """An orchestrator has more open at once, or asks for more in one turn, than one execution can have.
 

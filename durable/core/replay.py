@@ -14,6 +14,7 @@ from contextvars import Context
 from typing import Any, TypeAlias
 
 from durable.core import events as ev
+from durable.core.closing import asked_no_code
 from durable.core.context import OrchestrationContext
 from durable.core.errors import FailureDetails, NonDeterminismError, StuckOrchestrationError
 from durable.core.futures import Task
@@ -67,8 +68,8 @@ class Orchestration(Operations):
         """
         self.is_replaying = True
         for turn in turns:
-            if type(turn.arrived[-1]) is ev.ExecutionTerminated:
-                break  # it was ended without asking its code
+            if asked_no_code(turn):
+                break  # it was ended without its code
             self._recorded = turn.decisions
             for _ in self._run(turn.arrived, turn.timestamp):
                 yield None

@@ -18,13 +18,14 @@ from uuid import uuid4
 
 from durable.backend import Checkpoint, Commit, CommitOutcome, InstanceRecord, Message
 from durable.clock import Clock
-from durable.core.closing import terminate
+from durable.core.closing import fail_for_length, terminate
 from durable.core.events import ExecutionRewound, ExecutionTerminated, HistoryEvent, TaskCancelRequested, TaskScheduled
 from durable.core.rewinding import kept_answers
 from durable.offload import THRESHOLD
 from durable.settings import Settings
 from durable.worker.committer import Committer
 from durable.worker.entities import EntityExecution, LiveEntity
+from durable.worker.lengths import Lengths
 from durable.worker.live import Item, LiveInstance, Phase, Turn, outdated, project
 from durable.worker.retention import Retention
 from durable.worker.watchdog import Watchdog
@@ -108,6 +109,7 @@ class Instances:
         self._settings = settings
         self._watchdog = watchdog
         self._retention = retention
+        self._lengths = Lengths(settings)
         self._live: dict[str, LiveInstance] = {}
         self._idle: OrderedDict[str, LiveInstance] = OrderedDict()
         self._idle_bytes = 0
@@ -220,6 +222,8 @@ class Instances:
             return None
         if type(arrived[-1]) is ExecutionTerminated:
             instance.turn = iter([terminate(instance.state, arrived, timestamp)])
+        elif (limit := self._lengths.limit_reached(instance)) is not None:
+            instance.turn = iter([fail_for_length(instance.state, arrived, timestamp, limit)])
         else:
             assert instance.execution is not None  # without its code only a termination is taken in
             instance.turn = instance.execution.turn(arrived, timestamp)
@@ -294,6 +298,7 @@ class Instances:
             self._continue_as_new(instance, commit)
             return
         instance.record = commit.record
+        self._lengths.grown(instance, len(commit.checkpoint.events))
         if instance.state.answers:
             instance.mailbox += kept_answers(instance.state, instance.state.last_timestamp)
         self._effects.committed(commit.record)
