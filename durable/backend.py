@@ -325,8 +325,8 @@ class Backend(Protocol):
         """Insert messages whose id is new, also against consumed ones (R2). Durable on return."""
         ...
 
-    async def receive(self, instance_ids: Sequence[str]) -> Sequence[Message]:
-        """The messages of these instances that are not consumed, by ``sent_at`` then ``message_id``."""
+    async def receive(self, instance_ids: Sequence[str], limit: int | None = None) -> Sequence[Message]:
+        """Messages of these instances that are not consumed, by ``sent_at`` then ``message_id``; at most ``limit``."""
         ...
 
     async def consume(self, messages: Sequence[Message], at: int) -> None:

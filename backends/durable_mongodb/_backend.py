@@ -187,10 +187,11 @@ class MongoBackend:
         """See :meth:`durable.backend.Backend.send`."""
         await self._open_hub().send(messages)
 
-    async def receive(self, instance_ids: Sequence[str]) -> Sequence[Message]:
+    async def receive(self, instance_ids: Sequence[str], limit: int | None = None) -> Sequence[Message]:
         """See :meth:`durable.backend.Backend.receive`."""
         where = {"instance_id": {"$in": list(instance_ids)}} | IS_WAITING
-        found = await self._open_hub().inbox.find(where, sort=[("sent_at", 1), ("_id", 1)], index=INBOX_INSTANCE)
+        order = [("sent_at", 1), ("_id", 1)]
+        found = await self._open_hub().inbox.find(where, sort=order, limit=limit or 0, index=INBOX_INSTANCE)
         return [message_from_document(document) for document in found]
 
     async def consume(self, messages: Sequence[Message], at: int) -> None:

@@ -170,9 +170,9 @@ class SqliteBackend:
         rows = [message_to_row(message) for message in messages]
         await self._writer.write(lambda connection: self._commits.send(connection, rows))
 
-    async def receive(self, instance_ids: Sequence[str]) -> Sequence[Message]:
+    async def receive(self, instance_ids: Sequence[str], limit: int | None = None) -> Sequence[Message]:
         """See :meth:`durable.backend.Backend.receive`."""
-        return await self._reader.run(lambda connection: self._wakeups.receive(connection, instance_ids))
+        return await self._reader.run(lambda connection: self._wakeups.receive(connection, instance_ids, limit))
 
     async def consume(self, messages: Sequence[Message], at: int) -> None:
         """See :meth:`durable.backend.Backend.consume`."""

@@ -10,6 +10,7 @@ from durable.backend import Message, Wakeup
 from durable_sqlite._rows import TERMINAL, Row, message_from_row, number_list
 
 _SWEEP_LIMIT = 5000
+_ALL = -1  # SQLite's LIMIT for none
 
 
 class WakeupStatements:
@@ -20,7 +21,8 @@ class WakeupStatements:
         # INDEXED BY: the key leads to an instance's messages too, but through all its tombstones
         self._receive = (
             f"SELECT message_id, instance_id, partition, sent_at, event, execution_id FROM {hub}_inbox "
-            f"INDEXED BY {hub}_inbox_waiting WHERE consumed_at IS NULL AND instance_id = ?"
+            f"INDEXED BY {hub}_inbox_waiting WHERE consumed_at IS NULL AND instance_id = ? "
+            "ORDER BY sent_at, message_id LIMIT ?"
         )
         self._sweep_inbox = (
             f"DELETE FROM {hub}_inbox WHERE (instance_id, message_id) IN "
@@ -48,12 +50,14 @@ class WakeupStatements:
         }
         return [Wakeup(*row) for row in connection.execute(self._runnable, parameters)]
 
-    def receive(self, connection: sqlite3.Connection, instance_ids: Collection[str]) -> list[Message]:
+    def receive(
+        self, connection: sqlite3.Connection, instance_ids: Collection[str], limit: int | None
+    ) -> list[Message]:
         """The answer of ``receive``. Raises UnsupportedHistoryError."""
         rows: list[Row] = []
         for instance_id in set(instance_ids):
-            rows += connection.execute(self._receive, (instance_id,)).fetchall()
-        return sorted(map(message_from_row, rows), key=attrgetter("sent_at", "message_id"))
+            rows += connection.execute(self._receive, (instance_id, _ALL if limit is None else limit)).fetchall()
+        return sorted(map(message_from_row, rows), key=attrgetter("sent_at", "message_id"))[:limit]
 
     def sweep(self, connection: sqlite3.Connection, before: int) -> tuple[int, bool]:
         """Delete so many old rows that others do not wait long: how many it was, and whether there may be more."""

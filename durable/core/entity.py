@@ -25,15 +25,15 @@ def section_of(event: ev.EntityLockRequested | ev.EntityUnlockSent) -> Address:
     return event.caller_id or "", event.caller_execution_id or "", event.task_id
 
 
-def admitted(locked_by: Address | None, requests: Sequence[tuple[T, Request]]) -> list[T]:
-    """The labels of the requests that can be dealt with now, in the order in which they are to be dealt with.
+def admitted(locked_by: Address | None, requests: Sequence[tuple[T, Request]], most: int) -> list[T]:
+    """The labels of the first ``most`` requests that can be dealt with now, in the order in which they are to be.
 
     What a release lets in keeps its place: it goes before what came after it.
     """
     taken: list[T] = []
     queue = list(requests)
     position = 0
-    while position < len(queue):
+    while position < len(queue) and len(taken) < most:
         label, request = queue[position]
         lock = locked_by
         passes, locked_by = _step(locked_by, request)
@@ -48,7 +48,7 @@ def admitted(locked_by: Address | None, requests: Sequence[tuple[T, Request]]) -
             taken += [label for label, _ in void]
             queue = [one for one in queue if one not in void]
             position = 0 if lock != locked_by else min(position, len(queue))
-    return taken
+    return taken[:most]
 
 
 def _is_request_of(request: Request, section: Address) -> bool:

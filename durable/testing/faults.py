@@ -249,8 +249,8 @@ class FaultyBackend:
         send = self.inner.send
         await self._run("send", lambda: send(messages), _each(send, messages))
 
-    async def receive(self, instance_ids: Sequence[str]) -> Sequence[Message]:
-        return await self._run("receive", lambda: self.inner.receive(instance_ids))
+    async def receive(self, instance_ids: Sequence[str], limit: int | None = None) -> Sequence[Message]:
+        return await self._run("receive", lambda: self.inner.receive(instance_ids, limit))
 
     async def consume(self, messages: Sequence[Message], at: int) -> None:
         def consume(some: Sequence[Message]) -> Awaitable[None]:

@@ -214,11 +214,11 @@ class MemoryBackend(MemoryTasks):
             store.put_message(message)
         self._hint(message.instance_id for message in messages)
 
-    async def receive(self, instance_ids: Sequence[str]) -> Sequence[Message]:
+    async def receive(self, instance_ids: Sequence[str], limit: int | None = None) -> Sequence[Message]:
         """See :meth:`durable.backend.Backend.receive`."""
         inbox = self._open_store().inbox
         found = [message for instance_id in set(instance_ids) for message in inbox.get(instance_id, {}).values()]
-        return sorted(found, key=attrgetter("sent_at", "message_id"))
+        return sorted(found, key=attrgetter("sent_at", "message_id"))[:limit]
 
     async def consume(self, messages: Sequence[Message], at: int) -> None:
         """See :meth:`durable.backend.Backend.consume`."""

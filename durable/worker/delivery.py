@@ -16,6 +16,7 @@ from durable.core.ids import generation_of
 from durable.worker.inbox import Inbox
 from durable.worker.instances import Instances
 from durable.worker.live import Created, LiveInstance
+from durable.worker.mailboxes import has_room
 from durable.worker.recovery import Recovery
 
 _REMEMBERED = 20_000
@@ -88,7 +89,7 @@ class Delivery:
 
     def _has_all_before(self, message: Message, commit: Commit) -> bool:
         """Whether nothing that its sender sent before has still to come to the receiver from the store."""
-        if self._inbox.is_reading(message.instance_id):
+        if not self._may_deliver(message.instance_id):
             return False
         sender = self._instances.get(commit.record.instance_id)
         if message.execution_id is not None or sender is None or sender.told is None:
@@ -96,6 +97,11 @@ class Delivery:
         known = message.instance_id in sender.told
         sender.told.add(message.instance_id)
         return known
+
+    def _may_deliver(self, instance_id: str) -> bool:
+        """Whether nothing for the instance waits in the store, from where it is to come first."""
+        live = self._instances.get(instance_id)
+        return not self._inbox.is_reading(instance_id) and (live is None or has_room(live))
 
     def _fetch(self, receiver: str) -> None:
         """Have an instance of this worker take from the store what is there for it."""
@@ -139,8 +145,8 @@ class Delivery:
         if not self._owns(message.instance_id):
             return
         live = self._instances.get(message.instance_id)
-        if live is not None and generation_of(live.record.execution_id):
-            self._inbox.want(message.instance_id)  # only the store knows what its former executions took in
+        if live is not None and (generation_of(live.record.execution_id) or not self._may_deliver(message.instance_id)):
+            self._inbox.want(message.instance_id)  # only the store knows what came before, or is taken in already
         else:
             self._remember(message)
             self._recovery.post(message)

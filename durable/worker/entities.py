@@ -64,7 +64,7 @@ class LiveEntity(LiveInstance):
                 seen.add(item.message_id)
                 waiting.append((item, item.event))
         current = self.current()
-        taken = admitted(current.locked_by, waiting)[:MAX_ARRIVED]
+        taken = admitted(current.locked_by, waiting, MAX_ARRIVED)
         ids = {message.message_id for message in taken}
         self.mailbox = [message for message, _ in waiting if message.message_id not in ids]
         self.taken = [*first, *taken]

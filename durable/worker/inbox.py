@@ -7,22 +7,25 @@ read again: it may have been taken in, and marked, in between.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
+from typing import Any
 
 from durable.backend import Backend, Message
 from durable.clock import Clock
 from durable.outbox import releases
+from durable.worker.live import LiveInstance, Phase
+from durable.worker.mailboxes import has_room, news, note_read, page_for
 from durable.worker.patience import Patience
 
-_BATCH = 500
+_BATCH = 500  # instances
+_MOST = 20_000  # messages of a batch
 
 
 class Inbox:
     """Reads the inboxes of instances on demand and hands their messages to ``post``.
 
-    ``execution_of`` tells which execution of an instance is in memory, "" for none; None while what an instance took
-    in before it continued as new is not marked yet: then its inbox cannot be read.
+    ``live`` finds those in memory; ``caught_up`` waits until what one has taken in is marked.
     """
 
     def __init__(
@@ -32,14 +35,16 @@ class Inbox:
         patience: Patience,
         clock: Clock,
         post: Callable[[Message], None],
-        execution_of: Callable[[str], str | None],
+        live: Callable[[str], LiveInstance | None],
+        caught_up: Callable[[str], Awaitable[None]],
     ) -> None:
         self._backend = backend
         self._count = partition_count
         self._patience = patience
         self._clock = clock
         self._post = post
-        self._execution_of = execution_of
+        self._live = live
+        self._caught_up = caught_up
         self._wanted: dict[str, None] = {}
         self._put_off: set[str] = set()
         self._under_way: frozenset[str] = frozenset()
@@ -48,16 +53,30 @@ class Inbox:
         self._something = asyncio.Event()
 
     def want(self, instance_id: str) -> None:
-        """Read what is in the inbox of an instance, soon."""
+        """Read what is in the inbox of an instance, soon; when it comes to rest, if its mailbox is full."""
+        live = self._live(instance_id)
+        if live is not None and live.under_way and not has_room(live):
+            live.more = True
+            return
         self._wanted[instance_id] = None
         self._something.set()
+
+    def read_on(self, instance_id: str) -> Coroutine[Any, Any, None]:
+        """Read the next messages of a long inbox, when those that the instance has taken in are marked."""
+        self._put_off.add(instance_id)
+
+        async def work() -> None:
+            await self._caught_up(instance_id)
+            self.settled(instance_id)
+
+        return work()
 
     def is_reading(self, instance_id: str) -> bool:
         """Whether messages of an instance are to come from the store."""
         return instance_id in self._wanted or instance_id in self._put_off or instance_id in self._under_way
 
     def settled(self, instance_id: str) -> None:
-        """What an instance took in before it continued as new is marked."""
+        """What an instance has taken in is marked."""
         if instance_id in self._put_off:
             self._put_off.discard(instance_id)
             self.want(instance_id)
@@ -86,17 +105,43 @@ class Inbox:
         before = {instance_id: self._execution_of(instance_id) for instance_id in batch}
         self._put_off |= {instance_id for instance_id in batch if before[instance_id] is None}
         batch = [instance_id for instance_id in batch if before[instance_id] is not None]
-        if not batch:
-            return
         self._under_way = frozenset(batch)
-        messages = await self._patience.insist(partial(self._backend.receive, batch))
-        self._under_way = frozenset()
+        if len(batch) > 1:
+            messages = await self._patience.insist(partial(self._backend.receive, batch, _MOST))
+            if len(messages) < _MOST:
+                self._under_way = frozenset()
+                for message in messages:
+                    self._hand_over(message, before[message.instance_id])
+                return
+        for instance_id in batch:  # each by itself, so that a long inbox keeps nobody waiting
+            await self._read_one(instance_id, before[instance_id])
+
+    async def _read_one(self, instance_id: str, before: str | None) -> None:
+        limit = page_for(self._live(instance_id))
+        messages = await self._patience.insist(partial(self._backend.receive, [instance_id], limit))
+        self._under_way -= {instance_id}
+        live = self._live(instance_id)
+        if live is not None and before == self._execution_of(instance_id):
+            note_read(live, messages, limit)
+            messages = news(live, messages)
         for message in messages:
-            instance_id = message.instance_id
-            if before[instance_id] == self._execution_of(instance_id):
-                self._post(message)
-            else:
-                self.want(instance_id)
+            self._hand_over(message, before)
+
+    def _hand_over(self, message: Message, before: str | None) -> None:
+        if before == self._execution_of(message.instance_id):
+            self._post(message)
+        else:
+            self.want(message.instance_id)
+
+    def _execution_of(self, instance_id: str) -> str | None:
+        """Which execution is in memory, "" for none.
+
+        None while what an instance took in before it continued as new is not marked yet: then its inbox cannot be read.
+        """
+        live = self._live(instance_id)
+        if live is None:
+            return ""
+        return None if live.phase is Phase.SETTLING else live.record.execution_id
 
     async def _mark(self) -> None:
         refused, self._refused = list(self._refused.values()), {}

@@ -66,6 +66,10 @@ class Effects(Protocol):
         """Messages of the instance wait in the store."""
         ...
 
+    def read_on(self, instance_id: str) -> None:
+        """The next messages of a long inbox are to be read."""
+        ...
+
     def wake_at(self, instance: LiveInstance) -> None:
         """The instance is at rest until ``instance.state.due_at``."""
         ...
@@ -212,6 +216,8 @@ class Instances:
         if not arrived:
             if instance.execution is None:
                 self.drop(instance)  # brought in to be ended, by a message that was not for it
+            elif instance.mailbox and not isinstance(instance, LiveEntity):
+                self._make_ready(instance)  # those of this turn were taken in before
             else:
                 self._rest(instance)
             return None
@@ -331,6 +337,8 @@ class Instances:
         left = [i for i in instance.mailbox if type(i) is Message and i.message_id not in instance.done]
         if left:
             self._effects.refuse(left)
+        if instance.more:
+            self._effects.read_on(instance.instance_id)  # to be marked, too
 
     # --- continue-as-new -----------------------------------------------------------------------
 
@@ -347,6 +355,7 @@ class Instances:
         successor.mailbox += kept
         done = instance.done | instance.state.taken
         successor.mailbox += [i for i in instance.mailbox if type(i) is Message and i.message_id not in done]
+        successor.more, successor.has_backlog = instance.more, instance.has_backlog
         successor.phase = Phase.SETTLING
         self._live[instance.instance_id] = successor
         self._effects.send(commit)
@@ -361,6 +370,9 @@ class Instances:
 
     def _rest(self, instance: LiveInstance) -> None:
         instance.phase = Phase.IDLE
+        if instance.more and not self._effects.draining(instance):
+            instance.more = False
+            self._effects.read_on(instance.instance_id)
         self._effects.wake_at(instance)
         self._enter_idle(instance)
 

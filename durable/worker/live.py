@@ -101,6 +101,8 @@ class LiveInstance:
     refused: list[Message] = field(default_factory=list)
     unasked: frozenset[str] = frozenset()  # ids of answers to what history does not ask (any more)
     told: set[str] | None = None  # to whom it has sent since it was loaded; None: it began here
+    more: bool = False  # messages wait in the store, to be read when it comes to rest
+    has_backlog: bool = False  # that there are so many was reported
     is_stale: bool = False  # a message showed that another owner has written on
     heartbeats: dict[str, str] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)  # ids of the messages taken in while it is in memory

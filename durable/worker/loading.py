@@ -25,7 +25,6 @@ from durable.core.events import (
 from durable.core.ids import earlier_execution_id, is_entity
 from durable.core.rewinding import effective, kept_answers, rewind_point, rewound_state
 from durable.core.state import RuntimeStatus
-from durable.gathering import Gathering
 from durable.offload import restore_checkpoints, restore_record
 from durable.scheduling import scheduled_for
 from durable.worker.activities import Key
@@ -41,6 +40,8 @@ from durable.worker.live import (
     start_event,
 )
 from durable.worker.loaded import Early, Gone, Loaded, answered_from_outside
+from durable.worker.mailboxes import note_read, page_for
+from durable.worker.reading import Reader
 from durable.worker.retention import Retention
 from durable.worker.rewinds import answer_again, go_back
 from durable.worker.watchdog import Watchdog
@@ -100,8 +101,7 @@ class Loader:
         self._keep = keep_executions
         self._recovered = recovered
         self._retention = retention
-        self._get = Gathering(backend.get)
-        self._receive = Gathering(self._receive_all)
+        self._reader = Reader(backend)
 
     def fresh(self, record: InstanceRecord, *, inert: bool = False) -> LiveInstance:
         """A live instance whose execution has no history yet; its start event is in the mailbox.
@@ -117,12 +117,19 @@ class Loader:
         )
 
     async def load(
-        self, instance_id: str, execution_id: str | None = None, mailbox: Sequence[Item] = (), *, inert: bool = False
+        self,
+        instance_id: str,
+        execution_id: str | None = None,
+        mailbox: Sequence[Item] = (),
+        *,
+        inert: bool = False,
+        whole: bool = False,
     ) -> Loaded | Gone | Early:
         """Replay ``instance_id`` from its history, and put what is in its inbox into its mailbox.
 
         Activities whose outcome waits in ``mailbox``, the one of that execution, are not outstanding any more.
-        ``inert`` leaves the code out: the instance can only be ended.
+        ``inert`` leaves the code out: the instance can only be ended. Its inbox is read as a whole then, and with
+        ``whole``; else only its beginning is, where it is long.
 
         Raises:
             UnknownFunctionError: its orchestrator is not registered here.
@@ -134,7 +141,7 @@ class Loader:
         for look in range(_LOOKS):
             if look:  # its record did not show yet that it had ended or continued as new, or another owner wrote
                 await asyncio.sleep(0.001 * 2**look)
-            stored = await self._get(instance_id)
+            stored = await self._reader.record(instance_id)
             if stored is None and is_entity(instance_id):
                 return await self._new_entity(instance_id, mailbox)
             if stored is None or stored.status.is_terminal:
@@ -148,7 +155,7 @@ class Loader:
                 loaded.seen = len(mailbox)
                 loaded.instance.told = set()
                 try:
-                    is_up_to_date = await self._read_inbox(loaded.instance)
+                    is_up_to_date = await self._read_inbox(loaded.instance, inert or whole)
                 except BaseException:
                     _discard(loaded.instance)
                     raise
@@ -161,13 +168,16 @@ class Loader:
 
     async def _is_ended_before(self, record: InstanceRecord) -> bool:
         """Whether an instance that is not to begin yet is to be terminated."""
-        messages = await self._receive(record.instance_id)
+        messages = await self._backend.receive([record.instance_id])
         ends = (one for one in messages if type(one.event) is ExecutionTerminated)
         return any(is_addressed(one, record.execution_id) for one in ends)
 
-    async def _read_inbox(self, instance: LiveInstance) -> bool:
+    async def _read_inbox(self, instance: LiveInstance, whole: bool) -> bool:
         """Put what is in the inbox into the mailbox; False when that shows that the history was read too early."""
-        messages = await self._receive(instance.instance_id)
+        limit = None if whole else page_for(None)
+        name = instance.instance_id
+        messages = await (self._backend.receive([name]) if whole else self._reader.inbox(name))
+        note_read(instance, messages, limit)
         ahead = frozenset(message.message_id for message in messages if instance.is_ahead(message))
         execution_id, seq = instance.record.execution_id, instance.next_seq
         if ahead and await self._backend.load(instance.instance_id, execution_id, from_seq=seq, limit=1):
@@ -176,15 +186,8 @@ class Loader:
         instance.mailbox += messages
         return True
 
-    async def _receive_all(self, instance_ids: Sequence[str]) -> Sequence[Sequence[Message]]:
-        """The inbox of each."""
-        inboxes: dict[str, list[Message]] = {instance_id: [] for instance_id in instance_ids}
-        for message in await self._backend.receive(instance_ids):
-            inboxes[message.instance_id].append(message)
-        return [inboxes[instance_id] for instance_id in instance_ids]
-
     async def _ended(self, instance_id: str, stored: InstanceRecord | None) -> Loaded | Gone:
-        messages = await self._receive(instance_id)
+        messages = await self._backend.receive([instance_id])
         if stored is None:
             return Gone(messages)
         rewinds = (one for one in messages if type(one.event) is ExecutionRewound)
@@ -216,12 +219,13 @@ class Loader:
     async def _new_entity(self, instance_id: str, mailbox: Sequence[Item]) -> Loaded | Gone:
         """An entity comes to be when the first message asks for it."""
         seen = len(mailbox)
-        messages = await self._receive(instance_id)
+        messages = await self._reader.inbox(instance_id)
         if not messages:
             return Gone(())
         instance = self.fresh(entity_record(instance_id, self._count, self._clock()))
         instance.created = False
         instance.mailbox += messages
+        note_read(instance, messages, page_for(None))
         return Loaded(instance, [], seen)
 
     async def _from_history(

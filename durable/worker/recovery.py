@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from durable.backend import Annotation, Backend, Message
@@ -20,6 +21,7 @@ from durable.worker.instances import Effects, Instances
 from durable.worker.live import Item, LiveInstance
 from durable.worker.loaded import Early, Gone, Loaded
 from durable.worker.loading import Loader
+from durable.worker.mailboxes import is_full
 from durable.worker.patience import Patience
 
 T = TypeVar("T")
@@ -40,6 +42,12 @@ class _Away:
     loading: asyncio.Task[None] | None = None
     retry: asyncio.TimerHandle | None = None
     lost_race: bool = False  # another owner wrote its history; what runs here may be over
+    more: bool = False  # messages were left in the store, as the mailbox is full
+
+    @property
+    def in_trouble(self) -> bool:
+        """Whether what ends or explains its trouble may be anywhere in its inbox."""
+        return self.failures > 0 or self.lost_race
 
 
 class Recovery:
@@ -104,7 +112,10 @@ class Recovery:
         elif away is None:
             self._load(instance_id, _Away([message]))
         else:
-            away.mailbox.append(message)
+            if not is_full(away.mailbox) or _ends(message):
+                away.mailbox.append(message)
+            else:
+                away.more = True
             if away.retry is not None and _ends(message):
                 away.retry.cancel()
                 self._load(instance_id, away)
@@ -183,7 +194,8 @@ class Recovery:
         # Else the loader would take what is being settled here for what a former owner left behind.
         await self._caught_up(instance_id)
         try:
-            return await self._patience.insist(lambda: self._loader.load(instance_id, away.execution_id, away.mailbox))
+            load = partial(self._loader.load, instance_id, away.execution_id, away.mailbox, whole=away.in_trouble)
+            return await self._patience.insist(load)
         except Exception:
             if not any(map(_ends, away.mailbox)):
                 raise
@@ -204,6 +216,8 @@ class Recovery:
         if isinstance(loaded, Gone):
             waiting = [item for item in away.mailbox if type(item) is Message]
             self._effects.refuse([*waiting, *loaded.messages], loaded.answers)
+            if away.more:
+                self._effects.read_inbox(instance_id)
             return
         instance = loaded.instance
         if away.execution_id == instance.record.execution_id:
@@ -213,10 +227,13 @@ class Recovery:
             instance.mailbox += [item for item in outcomes if item not in known]
         # Of the messages only those that came after the inbox was read: it had the others, unless they were taken in.
         late = [item for item in away.mailbox[loaded.seen :] if type(item) is Message]
-        if late and generation_of(instance.record.execution_id):
+        if instance.more:
+            pass  # they come after what is not read yet
+        elif late and generation_of(instance.record.execution_id):
             self._effects.read_inbox(instance_id)  # only the store knows what its former executions took in
         else:
             instance.mailbox += late
+            instance.more = away.more
         instance.failures = away.failures
         self._instances.add(instance)
         if instance.execution is None:

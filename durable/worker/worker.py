@@ -31,7 +31,7 @@ from durable.worker.handover import HandOver
 from durable.worker.heartbeats import Heartbeats
 from durable.worker.inbox import Inbox
 from durable.worker.instances import Instances
-from durable.worker.live import Created, LiveInstance, Phase
+from durable.worker.live import Created, LiveInstance
 from durable.worker.loading import Loader
 from durable.worker.partitions import Partitions
 from durable.worker.patience import Patience
@@ -120,7 +120,15 @@ class Worker:
         self._recovery = Recovery(
             backend, patience, self._loader, self._instances, self, self.owns, self._committer.caught_up
         )
-        self._inbox = Inbox(backend, self._count, patience, clock, self._recovery.post, self._execution_of)
+        self._inbox = Inbox(
+            backend,
+            self._count,
+            patience,
+            clock,
+            self._recovery.post,
+            self._instances.get,
+            self._committer.caught_up,
+        )
         self._delivery = Delivery(self._instances, self._recovery, self._inbox, self.owns, self.start_instance)
         self._connect_finders()
 
@@ -300,12 +308,6 @@ class Worker:
         """A message of this process is in the store; its receiver may be here."""
         self._delivery.post(message)
 
-    def _execution_of(self, instance_id: str) -> str | None:
-        live = self._instances.get(instance_id)
-        if live is None:
-            return ""
-        return None if live.phase is Phase.SETTLING else live.record.execution_id
-
     def _activity_ended(self, attempt: Attempt, outcome: Outcome) -> None:
         if self.has_live(attempt.instance_id) or self.owns(attempt.instance_id):
             self._recovery.arrive(attempt.instance_id, attempt.execution_id, outcome)
@@ -340,6 +342,9 @@ class Worker:
 
     def read_inbox(self, instance_id: str) -> None:
         self._inbox.want(instance_id)
+
+    def read_on(self, instance_id: str) -> None:
+        self._spawn(self._inbox.read_on(instance_id), "read-on")
 
     def successor(self, instance: LiveInstance, record: InstanceRecord) -> LiveInstance:
         return self._loader.fresh(record)

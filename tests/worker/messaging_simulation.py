@@ -32,12 +32,14 @@ AUDIT = "the audit"
 class MessagingScenario(Scenario):
     """``roll`` is after how many rows an entity goes on in a new execution, ``keep`` how many former ones are kept.
 
-    ``disturbances`` is how likely an instance is to be ended, or suspended for a while, from outside.
+    ``disturbances`` is how likely an instance is to be ended, or suspended for a while, from outside. ``ahead`` is how
+    many messages of one instance are read ahead.
     """
 
     roll: int = 2000
     keep: int = 1000
     disturbances: float = 0.2
+    ahead: int = 5000
 
 
 def simulate_messaging(scenario: MessagingScenario) -> Outcome:
@@ -45,6 +47,7 @@ def simulate_messaging(scenario: MessagingScenario) -> Outcome:
     with (
         everything_from(Random(scenario.seed)),
         patch("durable.worker.entities.ROLL_AT", scenario.roll),
+        patch("durable.worker.mailboxes.MAX_MAILBOX", scenario.ahead),
         asyncio.Runner(loop_factory=VirtualLoop) as runner,
     ):
         return runner.run(MessagingSimulation(scenario).run())

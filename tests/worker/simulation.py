@@ -100,9 +100,9 @@ class _StrictBackend(MemoryBackend):
         await self._lag()
         await super().annotate(annotations)
 
-    async def receive(self, instance_ids: Sequence[str]) -> Sequence[Message]:
+    async def receive(self, instance_ids: Sequence[str], limit: int | None = None) -> Sequence[Message]:
         await self._lag()
-        return await super().receive(instance_ids)
+        return await super().receive(instance_ids, limit)
 
     async def consume(self, messages: Sequence[Message], at: int) -> None:
         await self._lag()

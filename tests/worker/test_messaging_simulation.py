@@ -27,6 +27,7 @@ scenarios = st.builds(
     roll=st.sampled_from([20, 60, 2000]),
     keep=st.sampled_from([1, 3, 1000]),
     disturbances=st.sampled_from([0.0, 0.2, 0.6]),
+    ahead=st.sampled_from([1, 4, 5000]),
 )
 
 

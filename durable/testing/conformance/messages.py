@@ -34,6 +34,16 @@ class MessageConformance(ConformanceFixtures):
         assert list(await other.receive(["b", "nobody"])) == [one for one in expected if one.instance_id == "b"]
         assert not await other.receive(["nobody"])
 
+    async def test_a_limit_gives_the_first_messages_of_all(self, backend: Backend, other: Backend) -> None:
+        await create(backend, Instance("a"), Instance("b"))
+        sent = [new_message(f"m{number}", "ab"[number % 2], sent_at=T0 + number) for number in range(7)]
+        await backend.send(sent[::-1])
+        for limit in (1, 2, 6, 7, 8):
+            assert list(await other.receive(["a", "b"], limit)) == sent[:limit]
+        assert list(await other.receive(["a"], 2)) == [sent[0], sent[2]]
+        await backend.consume(sent[:1], T0 + 9)
+        assert list(await other.receive(["a"], 2)) == [sent[2], sent[4]]
+
     async def test_receiving_does_not_consume(self, backend: Backend, other: Backend) -> None:
         await backend.send([new_message("m", "a")])
         for reader in (backend, other, backend):
