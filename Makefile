@@ -36,8 +36,8 @@ test: $(STAMP)  ## run the tests; ARGS="-k name" is passed to pytest, JOBS=0 run
 chaos: $(STAMP)  ## kill workers at random; DURABLE_CHAOS_KILLS=1000 for longer
 	$(BIN)/python -m pytest tests/chaos $(ARGS)
 
-bench: $(STAMP)  ## run the benchmarks
-	$(BIN)/python -m benchmarks $(ARGS)
+bench: $(STAMP)  ## run the benchmarks: `durable bench` with ARGS
+	$(BIN)/durable bench $(ARGS)
 
 bench-tracing: $(STAMP)  ## measure what tracing costs
 	$(BIN)/python -m benchmarks.tracing $(ARGS)

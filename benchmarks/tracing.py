@@ -19,10 +19,10 @@ from typing import Literal
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
-from benchmarks.measuring import measured
-from benchmarks.stores import Store
-from benchmarks.workloads import hello, registry
 from durable import TaskHub
+from durable.bench.measuring import measured
+from durable.bench.stores import Store, a_store
+from durable.bench.workloads import hello, registry
 from durable_otel import OpenTelemetry, TraceSettings
 
 CADENCES: tuple[Literal["commit", "completion"] | None, ...] = (None, "commit", "completion")
@@ -62,10 +62,11 @@ def receiver() -> Iterator[str]:
         process.join()
 
 
-async def run(url: str, cadence: Literal["commit", "completion"] | None, count: int) -> tuple[float, float, float]:
+async def run(
+    store: Store, url: str, cadence: Literal["commit", "completion"] | None, count: int
+) -> tuple[float, float, float]:
     """Instances a second, and milliseconds of processor time for each: of the process, and of the loop's thread."""
-    store = Store(None)
-    hub = TaskHub(store.fresh_url())
+    hub = TaskHub(store.fresh().url)
     hub.include(registry)
     if cadence is not None:
         hub.instrument(OpenTelemetry(OTLPSpanExporter(url), settings=TraceSettings(cadence=cadence, flush_timeout=60)))
@@ -89,10 +90,10 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=2000, help="instances a run (default 2000)")
     options = parser.parse_args()
     found: dict[str, list[tuple[float, float, float]]] = {str(cadence): [] for cadence in CADENCES}
-    with receiver() as url:
+    with receiver() as url, a_store(None) as store:
         for _ in range(options.runs):
             for cadence in CADENCES:
-                found[str(cadence)].append(asyncio.run(run(url, cadence, options.count)))
+                found[str(cadence)].append(asyncio.run(run(store, url, cadence, options.count)))
     base = median(figures[0] for figures in found["None"])
     for name, rounds in found.items():
         rate, process, loop = (median(column) for column in zip(*rounds, strict=True))

@@ -35,7 +35,7 @@ from durable_mongodb._documents import (
     record_to_document,
     start_to_document,
 )
-from durable_mongodb._driver import Connection, UpdateOne, client_class
+from durable_mongodb._driver import DURABILITY, Connection, UpdateOne, client_class
 from durable_mongodb._history import insert_checkpoints, read_checkpoints, stored_tokens
 from durable_mongodb._hub import Hub
 from durable_mongodb._indexes import INBOX_CONSUMED, INBOX_INSTANCE, IS_WAITING
@@ -53,6 +53,7 @@ class MongoBackend:
     """
 
     settles_on_commit = False
+    durability = DURABILITY
 
     def __init__(self, url: MongoUrl, hub: str) -> None:
         self._url = url

@@ -32,6 +32,7 @@ Document: TypeAlias = dict[str, Any]
 Sort: TypeAlias = Sequence[tuple[str, int]]
 
 __all__ = [
+    "DURABILITY",
     "ChangeStream",
     "Collection",
     "Connection",
@@ -47,6 +48,9 @@ __all__ = [
 ]
 
 _DURABLE = WriteConcern(w="majority", j=True)
+DURABILITY = "w=majority, j=true"
+"""What an acknowledged write has been through."""
+
 _DUPLICATE_KEY = 11000
 # Not timeoutMS: it would replace the time for finding a server, which is to be short.
 _DEFAULTS: dict[str, Any] = {

@@ -34,7 +34,14 @@ from durable_sqlite._instances import InstanceStatements
 from durable_sqlite._leases import LeaseStatements
 from durable_sqlite._queries import QueryStatements
 from durable_sqlite._rows import message_to_row, record_to_row
-from durable_sqlite._schema import check_table_prefix, connect_reader, connect_writer, list_hubs, prepare_hub
+from durable_sqlite._schema import (
+    DURABILITY,
+    check_table_prefix,
+    connect_reader,
+    connect_writer,
+    list_hubs,
+    prepare_hub,
+)
 from durable_sqlite._tasks import ClaimRequest, TaskStatements, task_to_row
 from durable_sqlite._threads import ConnectionThread
 from durable_sqlite._url import Location, parse_url
@@ -55,6 +62,7 @@ class SqliteBackend:
     """
 
     settles_on_commit = True
+    durability = DURABILITY
 
     def __init__(self, location: Location, hub: str) -> None:
         self._location = location

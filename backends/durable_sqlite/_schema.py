@@ -132,6 +132,9 @@ CREATE TABLE IF NOT EXISTS {hub}_queues (
 """
 
 _WRITER_PRAGMAS = ("synchronous=FULL", "cache_size=-65536", "wal_autocheckpoint=4000", "journal_size_limit=67108864")
+DURABILITY = f"journal_mode=WAL, {_WRITER_PRAGMAS[0]}"
+"""What an acknowledged write has been through."""
+
 _READER_PRAGMAS = ("query_only=1", "cache_size=-16384", "temp_store=MEMORY")
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from durable.cli import hubs, instances, looking, managing, tracing, worker
+from durable.cli import bench, hubs, instances, looking, managing, tracing, worker
 from durable.cli.exits import ExitCode, report_text
 
 # The help in plain text: rich would make it take a quarter of a second longer.
@@ -17,7 +17,7 @@ app = typer.Typer(name="durable", rich_markup_mode=None, pretty_exceptions_enabl
 # The base of all errors that typer finds in a command line; typer does not export it, and where it is from varies.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
-for _module in (worker, instances, looking, managing, hubs, tracing):
+for _module in (worker, instances, looking, managing, hubs, tracing, bench):
     _module.register(app)
 
 

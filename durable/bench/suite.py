@@ -1,0 +1,79 @@
+"""The suite: each workload several times, each time in a process of its own, and the medians of what it measured.
+
+Rule of this file: what was made is taken away after each run, whatever became of it; no process outlives the suite.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from statistics import median
+
+from durable.bench.measuring import Result
+from durable.bench.plan import chosen, plan
+from durable.bench.stores import Store
+
+_PEAK = "peak MiB"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A workload in the report: ``result`` has the medians of ``runs`` runs."""
+
+    workload: str
+    runs: int
+    result: Result
+
+
+class BenchmarkError(RuntimeError):
+    """A workload did not come to its end; what it said is on stderr."""
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What is to be run, and how often. ``only`` is as in ``plan.chosen``. Raises ValueError for a bad choice."""
+
+    store: Store
+    only: str | None = None
+    runs: int = 3
+    quick: bool = False
+
+    def __post_init__(self) -> None:
+        if self.runs < 1:
+            raise ValueError(f"a workload must run at least once, not {self.runs} times")
+        chosen(plan(self.store.kind, self.quick), self.only)
+
+    async def lines(self) -> AsyncIterator[Line]:
+        """Run the workloads, one after the other. Raises BenchmarkError for one that fails."""
+        for name in chosen(plan(self.store.kind, self.quick), self.only):
+            results = [await self._run(name, self.store) for _ in range(self.runs)]
+            figures = {figure: median(each.figures[figure] for each in results) for figure in results[0].figures}
+            if _PEAK in figures:  # once more, as the writes that are kept for the floor count there
+                figures[_PEAK] = (await self._run(name, replace(self.store, floors=False))).figures[_PEAK]
+            yield Line(name, self.runs, replace(results[0], figures=figures))
+
+    async def _run(self, name: str, store: Store) -> Result:
+        task = json.dumps({"name": name, "store": store.as_json(), "quick": self.quick})
+        command = (sys.executable, "-m", "durable.bench.child", task)
+        process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, start_new_session=True)
+        try:
+            answer, _ = await process.communicate()
+        finally:
+            await _end(process)
+            await asyncio.to_thread(store.clear)
+        if process.returncode != 0:
+            raise BenchmarkError(f"workload {name} ended with code {process.returncode}")
+        return Result(**json.loads(answer))
+
+
+async def _end(process: Process) -> None:
+    """Kill a process that still runs, with those that it started."""
+    if process.returncode is None:
+        os.killpg(process.pid, signal.SIGKILL)  # it leads a session, so a group, of its own
+        await process.wait()
