@@ -6,7 +6,8 @@ Rule of this file: what is not known is left out, never guessed.
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,23 @@ def measured() -> Iterator[Span]:
     cpu, start = process_time(), perf_counter()
     yield span
     span.wall, span.cpu = perf_counter() - start, process_time() - cpu
+
+
+def cpu_seconds_of(pids: Iterable[int]) -> float | None:
+    """Processor time of these processes of this machine so far; None where the system does not say (all but Linux)."""
+    if not _STATUS.exists():
+        return None
+    # What is before the parenthesis is a name, which may hold anything.
+    rows = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
+    return sum(int(row[11]) + int(row[12]) for row in rows) / os.sysconf("SC_CLK_TCK")
+
+
+def machine_cpu_seconds() -> float | None:
+    """Seconds for which the processors of this machine were not idle so far; None where the system does not say."""
+    if not _STATUS.exists():
+        return None
+    user, nice, system, _idle, _waiting, *others = Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
+    return sum(map(int, (user, nice, system, *others))) / os.sysconf("SC_CLK_TCK")
 
 
 def percentile(values: list[float], share: float) -> float:

@@ -9,6 +9,7 @@ from typing import TypeAlias
 from durable.bench import patterns as p
 from durable.bench import workloads as w
 from durable.bench.measuring import Result
+from durable.bench.scaling import w9_workers
 from durable.bench.stores import Store
 
 Workload: TypeAlias = Callable[[Store], Awaitable[Result]]
@@ -31,10 +32,13 @@ def plan(kind: str, quick: bool) -> dict[str, Workload]:
         "W7": partial(p.w7_sleepers, count=500 if small else 10_000, idle=2.0 if quick else 10.0),
         "W8-one": partial(p.w8_signals, count=200 if small else 1000, entities=1),
         "W8-many": partial(p.w8_signals, count=200 if small else 1000, entities=100),
+        "W9": partial(w9_workers, per_partition=1 if quick else 4),
         "W10": partial(p.w10_eternal, generations=100 if small else 10_000),
         "memory": partial(w.idle_memory, count=20_000),
     }
     left_out = {"W6-large", "memory"} if small else set()
+    if kind == "memory":
+        left_out |= {"W9"}  # another process does not see that store
     return {name: run for name, run in found.items() if name not in left_out}
 
 

@@ -76,12 +76,24 @@ def test_in_a_pipe_it_is_lines_of_fields(durable: Command, tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.mongodb
+def test_two_workers(durable: Command, mongodb_database_url: str) -> None:
+    before = contents(mongodb_database_url)
+    done = durable("bench", "--url", mongodb_database_url, "--only", "W9", *QUICKLY, "--json")
+    assert done.code == 0, done.err
+    _, line = done.json
+    assert line["figures"]["share of the busier worker %"] == 50
+    assert line["figures"]["two workers / one"] > 0
+    assert contents(mongodb_database_url) == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["--only", "hello"], "no workload 'hello'"),
         (["--runs", "0"], "at least once"),
         (["--url", "redis://x"], "not on 'redis'"),
+        (["--url", "memory://", "--only", "W9"], "no workload 'W9'"),
     ],
 )
 def test_what_cannot_be_run_is_refused(durable: Command, arguments: list[str], said: str, tmp_path: Path) -> None:
