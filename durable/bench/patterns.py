@@ -94,7 +94,7 @@ async def w7_sleepers(store: Store, count: int, idle: float) -> Result:
         await hello(run.hub)
         with measured() as starting:
             await _alarms(run.hub, count // 10, datetime.now(UTC) + timedelta(days=1))
-        at = datetime.now(UTC) + timedelta(seconds=starting.wall * 15 + idle + 3)
+        at = datetime.now(UTC) + timedelta(seconds=starting.wall * 30 + idle + 3)
         handles = await _alarms(run.hub, count, at)
         await asyncio.sleep(1.0)  # what follows from starting is over
         with measured() as sleeping:

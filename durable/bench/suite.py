@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from statistics import median
 
@@ -47,16 +46,19 @@ class Suite:
     def __post_init__(self) -> None:
         if self.runs < 1:
             raise ValueError(f"a workload must run at least once, not {self.runs} times")
-        chosen(plan(self.store.kind, self.quick), self.only)
+        self.names()
 
-    async def lines(self) -> AsyncIterator[Line]:
-        """Run the workloads, one after the other. Raises BenchmarkError for one that fails."""
-        for name in chosen(plan(self.store.kind, self.quick), self.only):
-            results = [await self._run(name, self.store) for _ in range(self.runs)]
-            figures = {figure: median(each.figures[figure] for each in results) for figure in results[0].figures}
-            if _PEAK in figures:  # once more, as the writes that are kept for the floor count there
-                figures[_PEAK] = (await self._run(name, replace(self.store, floors=False))).figures[_PEAK]
-            yield Line(name, self.runs, replace(results[0], figures=figures))
+    def names(self) -> list[str]:
+        """The workloads that were chosen."""
+        return chosen(plan(self.store.kind, self.quick), self.only)
+
+    async def line(self, name: str) -> Line:
+        """Run a workload as often as it is to be. Raises BenchmarkError when a run fails."""
+        results = [await self._run(name, self.store) for _ in range(self.runs)]
+        figures = {figure: median(each.figures[figure] for each in results) for figure in results[0].figures}
+        if _PEAK in figures:  # once more, as the writes that are kept for the floor count there
+            figures[_PEAK] = (await self._run(name, replace(self.store, floors=False))).figures[_PEAK]
+        return Line(name, self.runs, replace(results[0], figures=figures))
 
     async def _run(self, name: str, store: Store) -> Result:
         task = json.dumps({"name": name, "store": store.as_json(), "quick": self.quick})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,7 +13,7 @@ from durable.cli.output import Output
 from durable.cli.store import shown_url
 
 if TYPE_CHECKING:
-    from durable.bench.suite import Line
+    from durable.bench.suite import Line, Suite
 
 _COLUMNS = {
     "CPU ms": "CPU ms each",
@@ -47,9 +48,10 @@ async def bench(
     """
     from durable.bench.environment import environment
     from durable.bench.stores import a_store
-    from durable.bench.suite import BenchmarkError, Suite
+    from durable.bench.suite import Suite
 
-    output, lines = Output(as_json=json), list["Line"]()
+    output = Output(as_json=json)
+    lines: list[Line] = []
     with a_store(url) as store:
         suite = Suite(store, only, runs, quick)
         about = environment(store) | {"runs": runs, "quick": quick}
@@ -57,16 +59,31 @@ async def bench(
             about["url"] = shown_url(url)
         _say_environment(output, about)
         try:
-            async for line in suite.lines():
-                lines.append(line)
-                output.note(f"{line.workload} done")
-                if output.as_json:
-                    output.document(_shape(line))
-        except BenchmarkError as error:
-            raise CommandError(str(error), ExitCode.FAILED) from error
+            failed = await _run(suite, output, lines)
         finally:
             if lines and not output.as_json:
                 output.rows(("workload", "what", "figures", *_COLUMNS), map(_row, lines))
+    if failed:
+        raise CommandError(f"failed, for the reasons above: {', '.join(failed)}", ExitCode.FAILED)
+
+
+async def _run(suite: Suite, output: Output, lines: list[Line]) -> list[str]:
+    """Run the workloads and add to ``lines``; the names of those that failed. The others go on without them."""
+    from durable.bench.suite import BenchmarkError
+
+    failed = []
+    for name in suite.names():
+        output.note(f"{name} ...")
+        try:
+            line = await suite.line(name)
+        except BenchmarkError as error:
+            sys.stderr.write(f"{error}\n")
+            failed.append(name)
+            continue
+        lines.append(line)
+        if output.as_json:
+            output.document(_shape(line))
+    return failed
 
 
 def _say_environment(output: Output, about: dict[str, Any]) -> None:

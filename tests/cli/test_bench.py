@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from pymongo import MongoClient
 
 from durable import TaskHub
 from tests.cli.conftest import Command
-from tests.cli.processes import running, wait_until
+from tests.cli.processes import running, said, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -107,19 +109,41 @@ def test_a_server_that_does_not_answer_is_said(durable: Command) -> None:
     assert (done.code, "MongoDB did not do it" in done.err) == (5, True), done.err
 
 
-def test_interrupted_it_leaves_nothing(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'x.db'}"
-    command = ("bench", "--url", f"sqlite:///{tmp_path / 'data' / 'x.db'}", "--only", "W7", "--quick", "--json")
-    (tmp_path / "data").mkdir()
-    with running(*command, url=url) as process:
-        wait_until(lambda: bool(list(tmp_path.rglob("*.db-wal"))) or process.poll() is not None, "a run")
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where files of a benchmark are made; what its process says is beside it."""
+    made = tmp_path / "data"
+    made.mkdir()
+    return made
+
+
+def command_on(folder: Path, only: str) -> tuple[str, ...]:
+    return ("bench", "--url", f"sqlite:///{folder / 'x.db'}", "--only", only, *QUICKLY, "--json")
+
+
+def test_interrupted_it_leaves_nothing(folder: Path, tmp_path: Path) -> None:
+    with running(*command_on(folder, "W7"), url=f"sqlite:///{tmp_path / 'x.db'}") as process:
+        wait_until(lambda: bool(list(folder.rglob("*.db-wal"))) or process.poll() is not None, "a run")
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 130
-    assert list((tmp_path / "data").iterdir()) == []
-    wait_until(lambda: processes_on(tmp_path) == [], "the end of the run's own process")
+    assert list(folder.iterdir()) == []
+    wait_until(lambda: processes_on(folder) == [], "the end of the run's own process")
 
 
-def processes_on(directory: Path) -> list[str]:
+def test_a_workload_that_fails_does_not_stop_the_others(folder: Path, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'x.db'}"
+    with running(*command_on(folder, "W7,W2"), url=url) as process:
+        wait_until(lambda: bool(list(folder.rglob("*.db-wal"))) or process.poll() is not None, "a run")
+        (run,) = (pid for pid in processes_on(folder) if pid != process.pid)
+        os.kill(run, signal.SIGKILL)
+        out, _ = process.communicate(timeout=60)
+    assert [orjson.loads(line).get("workload") for line in out.splitlines()] == [None, "W2"]
+    assert process.returncode == 1
+    assert "workload W7 ended with code -9" in said(url)
+    assert list(folder.iterdir()) == []
+
+
+def processes_on(directory: Path) -> list[int]:
     """The processes whose command line names ``directory`` (Linux)."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
@@ -128,5 +152,5 @@ def processes_on(directory: Path) -> list[str]:
         except (FileNotFoundError, ProcessLookupError):
             continue  # it has ended meanwhile
         if str(directory).encode() in command:
-            found.append(process.name)
+            found.append(int(process.name))
     return found
