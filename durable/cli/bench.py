@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -50,6 +52,8 @@ async def bench(
     from durable.bench.stores import a_store
     from durable.bench.suite import Suite
 
+    # As Ctrl-C, which unwinds: what was made must go.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, signal.raise_signal, signal.SIGINT)
     output = Output(as_json=json)
     lines: list[Line] = []
     with a_store(url) as store:

@@ -121,10 +121,11 @@ def command_on(folder: Path, only: str) -> tuple[str, ...]:
     return ("bench", "--url", f"sqlite:///{folder / 'x.db'}", "--only", only, *QUICKLY, "--json")
 
 
-def test_interrupted_it_leaves_nothing(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_leaves_nothing(folder: Path, tmp_path: Path, number: signal.Signals) -> None:
     with running(*command_on(folder, "W7"), url=f"sqlite:///{tmp_path / 'x.db'}") as process:
         wait_until(lambda: bool(list(folder.rglob("*.db-wal"))) or process.poll() is not None, "a run")
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         assert process.wait(30) == 130
     assert list(folder.iterdir()) == []
     wait_until(lambda: processes_on(folder) == [], "the end of the run's own process")
