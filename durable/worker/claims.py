@@ -100,10 +100,12 @@ class ServedQueue:
         if limit <= 0:
             return None
         claims = await self._patience.insist(partial(self._claim, limit))
-        for task in claims.tasks:
+        # One that is held already was claimed anew because its claim had expired unnoticed: it runs here, or has ended.
+        tasks = [task for task in claims.tasks if task.task_id not in self.held]
+        for task in tasks:
             self.held[task.task_id] = task
-        if claims.tasks:
-            await self._start(claims.tasks)
+        if tasks:
+            await self._start(tasks)
         return None if self._room() <= 0 else claims.next_at
 
     async def _claim(self, limit: int) -> Claims:

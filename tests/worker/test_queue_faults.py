@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 
@@ -15,6 +16,7 @@ from tests.e2e.virtual_time import in_virtual_time, virtual_hub
 
 CALLS = 24
 SEEDS = range(12)
+LEASE = 2.0  # virtual seconds
 
 
 class Shop:
@@ -87,3 +89,42 @@ def test_what_a_dead_worker_had_claimed_runs_elsewhere(seed: int) -> None:
     shop = in_virtual_time(lambda: run(seed, dies=True))
     assert 2 in shop.attempts  # its claims expired, and that was counted
     assert shop.most["all"] <= 4
+
+
+class SlowToForget(MemoryBackend):
+    """A store that takes longer than a lease to end a task and to renew a claim, and answers all else at once."""
+
+    async def renew_tasks(self, queue: str, worker_id: str, task_ids: Sequence[str], now: int, ttl: int) -> set[str]:
+        await asyncio.sleep(8 * LEASE)
+        return await super().renew_tasks(queue, worker_id, task_ids, now, ttl)
+
+    async def finish_tasks(self, queue: str, worker_id: str, task_ids: Sequence[str]) -> None:
+        await asyncio.sleep(2.5 * LEASE)
+        await super().finish_tasks(queue, worker_id, task_ids)
+
+
+def test_what_has_ended_here_is_not_run_again_when_its_claim_expires_before_the_store_knows() -> None:
+    """The worker claims it a second time while it tells of the first; it used to fail when the second one ended."""
+    ran: list[int] = []
+
+    async def work() -> int:
+        ran.append(1)
+        await asyncio.sleep(0.1 if len(ran) == 1 else 2.5 * LEASE)
+        return len(ran)
+
+    async def one(ctx: OrchestrationContext) -> int:
+        return int(await ctx.call_activity("work"))
+
+    async def run() -> None:
+        hub = virtual_hub(SlowToForget(MemoryStore()), lease_time=LEASE)
+        hub.queue("q")
+        hub.activity(queue="q")(work)
+        hub.orchestrator(one)
+        async with hub.worker():
+            assert await (await hub.start("one")).result(60) == 1
+            await asyncio.sleep(10 * LEASE)
+            assert hub._worker is not None
+            assert hub._worker.failure is None
+
+    in_virtual_time(run)
+    assert ran == [1]
