@@ -8,6 +8,10 @@ VENV ?= .venv
 ARGS ?=
 # Tests run side by side in so many processes, each with a MongoDB server of its own; 0: in this one.
 JOBS ?= 2
+# How long chaos rages, on which stores, and by which seed (a random one when it is empty).
+SECONDS ?= 300
+STORE ?= both
+SEED ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -33,8 +37,8 @@ demo: $(STAMP)  ## run the demonstration
 test: $(STAMP)  ## run the tests; ARGS="-k name" is passed to pytest, JOBS=0 runs them in one process
 	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
-chaos: $(STAMP)  ## kill workers at random; DURABLE_CHAOS_KILLS=1000 for longer
-	$(BIN)/python -m pytest tests/chaos $(ARGS)
+chaos: $(STAMP)  ## kill workers and break connections at random: SECONDS=300 STORE=sqlite|mongodb|both SEED=...
+	$(BIN)/python -m tests.chaos --seconds $(SECONDS) --store $(STORE) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 bench: $(STAMP)  ## run the benchmarks: `durable bench` with ARGS
 	$(BIN)/durable bench $(ARGS)

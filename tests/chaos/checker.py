@@ -66,10 +66,13 @@ def unexplained_results(
     logged = set(effects)
     found = []
     for instance in instances:
-        names = {event["task_id"]: event["name"] for event in _events(instance) if event["type"] == "TaskScheduled"}
+        calls = {event["task_id"]: event for event in _events(instance) if event["type"] == "TaskScheduled"}
         for event in _events(instance):
-            if event["type"] in ("TaskCompleted", "TaskFailed") and names.get(event["task_id"]) not in without_effect:
-                effect = (instance.instance_id, instance.execution_id, event["task_id"], event["attempt"])
+            call = calls.get(event["task_id"]) if event["type"] in ("TaskCompleted", "TaskFailed") else None
+            if call is not None and call["name"] not in without_effect:
+                # Activities count on from the calls of the same retry policy before; outcomes do not.
+                attempt = event["attempt"] + (call.get("previous") or {"attempts": 0})["attempts"]
+                effect = (instance.instance_id, instance.execution_id, event["task_id"], attempt)
                 if effect not in logged:
                     found.append(f"{instance.instance_id}: {event['type']} {effect[2:]} was recorded, but never ran")
     return found

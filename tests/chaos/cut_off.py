@@ -21,11 +21,22 @@ class Line:
         """From now on nothing passes."""
         self._open.clear()
 
-    def restore(self) -> None:
-        """Let new connections pass; the old ones break, as after a long silence."""
+    def resume(self) -> None:
+        """Let pass what was held back by a cut, and what comes: it was a long delay."""
+        self._open.set()
+
+    def break_connections(self) -> int:
+        """Reset all connections that there are; how many these were. New ones are taken."""
+        broken = len(self._writers) // 2
         for writer in self._writers:
             writer.transport.abort()
-        self._open.set()
+        return broken
+
+    def restore(self) -> int:
+        """Let new connections pass; the old ones, of which the number is returned, break, as after a long silence."""
+        broken = self.break_connections()
+        self.resume()
+        return broken
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection of a client."""

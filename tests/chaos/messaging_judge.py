@@ -19,20 +19,29 @@ ENDED = ("Completed", "Failed", "Canceled", "Terminated")
 _TURN_TIMES = ("ExecutionStarted", "OrchestratorStarted", "OrchestratorCompleted")
 _ARRIVES_ONCE = ("EventRaised", "EntityOperationCalled", "EntityOperationSignaled", "EntityLockRequested")
 
+Judge = Callable[[str, Sequence[Any], Any], str | None]
+"""What is wrong with the result of an instance: of its id, its arguments and the result. None when nothing is."""
+
 
 def messaging_findings(
-    instances: Collection[StoredInstance], jobs: Mapping[str, Job], disturbed: Mapping[str, str], *, keep: int
+    instances: Collection[StoredInstance],
+    jobs: Mapping[str, Job],
+    disturbed: Mapping[str, str],
+    *,
+    keep: int,
+    judges: Mapping[str, Judge] | None = None,
 ) -> list[str]:
     """All that is wrong with what became of ``jobs``; ``disturbed`` are those that were ended from outside, and how.
 
-    ``keep`` is how many former executions of an instance may still have a history.
+    ``keep`` is how many former executions of an instance may still have a history; ``judges`` know more kinds of job.
     """
+    all_judges = _JUDGES | dict(judges or {})
     found: list[str] = []
     for instance in instances:
         found += [f"{instance.instance_id}: {finding}" for finding in _structure(instance, keep)]
         job = jobs.get(instance.instance_id)
         if job is not None:
-            verdict = _complaint(job, instance, disturbed.get(instance.instance_id))
+            verdict = _complaint(job, instance, disturbed.get(instance.instance_id), all_judges)
             found += [f"{instance.instance_id}: {verdict}"] if verdict else []
     present = {instance.instance_id: instance for instance in instances}
     found += _children(present)
@@ -112,7 +121,7 @@ def _children(present: Mapping[str, StoredInstance]) -> Iterable[str]:
 # --- what each job must come to ----------------------------------------------------------------
 
 
-def _complaint(job: Job, instance: StoredInstance, disturbance: str | None) -> str | None:
+def _complaint(job: Job, instance: StoredInstance, disturbance: str | None, judges: Mapping[str, Judge]) -> str | None:
     status = instance.status
     if disturbance is not None and status == disturbance:
         return None
@@ -120,7 +129,7 @@ def _complaint(job: Job, instance: StoredInstance, disturbance: str | None) -> s
         return f"should be {disturbance}, is {status}"
     if status != "Completed" or instance.output is None:
         return f"should be Completed, is {status} with {instance.failure}"
-    return _JUDGES[job.name](instance.instance_id, job.args, json.loads(instance.output))
+    return judges[job.name](instance.instance_id, job.args, json.loads(instance.output))
 
 
 def _judge_family(name: str, args: Sequence[Any], result: Any) -> str | None:
@@ -157,7 +166,7 @@ def _judge_audit(name: str, args: Sequence[Any], result: Any) -> str | None:
     return None if result == 0 else f"the accounts add up to {result}"
 
 
-_JUDGES: dict[str, Callable[[str, Sequence[Any], Any], str | None]] = {
+_JUDGES: dict[str, Judge] = {
     "family": _judge_family,
     "gathering": _judge_numbers,
     "eternal": _judge_numbers,
@@ -187,7 +196,7 @@ def _counters(present: Mapping[str, StoredInstance], jobs: Mapping[str, Job]) ->
             wanted.setdefault(key, Counter()).update(numbers)
             wanted.setdefault(other, Counter()).update([f"{name}:forwarded"])
     for key, expected in wanted.items():
-        entries = _state(present, f"@counter@{key}").get("entries", [])
+        entries = entity_state(present, f"@counter@{key}").get("entries", [])
         got = Counter(entry for entry in entries if jobs[entry.rpartition(":")[0]].name == "tally")
         if got != expected:
             yield f"counter {key}: missing {sorted((expected - got).elements())}, too much {sorted(got - expected)}"
@@ -207,7 +216,7 @@ def _accounts(
     present: Mapping[str, StoredInstance], jobs: Mapping[str, Job], disturbed: Mapping[str, str]
 ) -> Iterable[str]:
     """Every transfer at both ends, or - if it was ended from outside - at neither."""
-    states = {key: _state(present, f"@account@{key}") for key in "abcd"}
+    states = {key: entity_state(present, f"@account@{key}") for key in "abcd"}
     for key, state in states.items():
         if state.get("balance", 0) != sum(state.get("moves", {}).values()):
             yield f"account {key}: the balance is not the sum of its moves: {state}"
@@ -222,7 +231,8 @@ def _accounts(
                 yield f"{name}: should have moved {amount} from {source} to {target}, moved {ends}"
 
 
-def _state(present: Mapping[str, StoredInstance], entity_id: str) -> dict[str, Any]:
+def entity_state(present: Mapping[str, StoredInstance], entity_id: str) -> dict[str, Any]:
+    """The state of an entity, empty where there is none."""
     output = present[entity_id].output if entity_id in present else None
     state: dict[str, Any] = {} if output is None else json.loads(output)
     return state

@@ -22,7 +22,12 @@ _RECORD = ("instance_id", "execution_id", "status", "rev", "due_at", "output", "
 
 def read_store(url: str) -> list[StoredInstance]:
     """All instances of the hub ``default`` in the SQLite file or MongoDB database that ``url`` names."""
-    return _read_sqlite(urlsplit(url).path[1:]) if url.startswith("sqlite:") else _read_mongodb(url)
+    return _read_sqlite(sqlite_path(url)) if url.startswith("sqlite:") else _read_mongodb(url)
+
+
+def sqlite_path(url: str) -> str:
+    """The path of the SQLite file that ``url`` names."""
+    return urlsplit(url).path[1:]
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ class Progress:
 def read_progress(url: str) -> Progress:
     """How far the hub is: cheap enough to be asked again and again."""
     if url.startswith("sqlite:"):
-        with closing(sqlite3.connect(f"file:{urlsplit(url).path[1:]}?mode=ro", uri=True)) as connection:
+        with closing(sqlite3.connect(f"file:{sqlite_path(url)}?mode=ro", uri=True)) as connection:
             records = connection.execute("SELECT instance_id, status, rev, due_at FROM default_instances").fetchall()
             waiting = connection.execute("SELECT instance_id FROM default_inbox WHERE consumed_at IS NULL").fetchall()
         return _progress(records, (receiver for (receiver,) in waiting))

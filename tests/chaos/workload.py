@@ -26,7 +26,8 @@ def record_effects_with(recorder: Recorder) -> None:
     _recorder[:] = [recorder]
 
 
-def _effect() -> None:
+def effect() -> None:
+    """Report the side effect of the activity that runs now."""
     _recorder[0](ActivityContext.current())
 
 
@@ -42,7 +43,7 @@ def advance(value: int) -> int:
 async def step(value: int, delay: float = 0.0) -> int:
     if delay:
         await asyncio.sleep(delay)
-    _effect()
+    effect()
     if delay:
         await asyncio.sleep(delay)  # who dies here has done it, and told nobody
     return advance(value)
@@ -50,20 +51,20 @@ async def step(value: int, delay: float = 0.0) -> int:
 
 @registry.activity
 def step_in_thread(value: int) -> int:
-    _effect()
+    effect()
     return advance(value)
 
 
 @registry.activity
 async def keyed_step(key: str, value: int) -> int:
     assert len(key) == 36
-    _effect()
+    effect()
     return advance(value)
 
 
 @registry.activity
 async def refuse(value: int) -> int:
-    _effect()
+    effect()
     raise ValueError(f"{value} is refused")
 
 
