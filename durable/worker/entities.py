@@ -59,7 +59,7 @@ class LiveEntity(LiveInstance):
             elif item.message_id in self.done:
                 continue  # here before; the commit that took it in marks it
             elif not _is_request(item.event) or item.message_id in self.state.taken:
-                self.refused.append(item)
+                self.refuse(item)
             elif item.message_id not in seen:
                 seen.add(item.message_id)
                 waiting.append((item, item.event))

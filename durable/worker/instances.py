@@ -274,7 +274,7 @@ class Instances:
             record,
             create=not instance.created,
             messages=absorbed.messages,
-            consumed=absorbed.consumed,
+            consumed=absorbed.consumed + (instance.left_unmarked() if instance.state.continued is not None else ()),
             starts=absorbed.starts,
             drops=outdated(instance, record.execution_id, self._settings.keep_executions),
         )

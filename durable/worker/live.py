@@ -99,6 +99,7 @@ class LiveInstance:
     turn: Turn | None = None
     taken: list[Item] = field(default_factory=list)  # by the turn that is not committed yet
     refused: list[Message] = field(default_factory=list)
+    unmarked: set[str] = field(default_factory=set)  # ids of refused ones that history holds: a former owner's
     unasked: frozenset[str] = frozenset()  # ids of answers to what history does not ask (any more)
     told: set[str] | None = None  # to whom it has sent since it was loaded; None: it began here
     more: bool = False  # messages wait in the store, to be read when it comes to rest
@@ -157,7 +158,7 @@ class LiveInstance:
                 if self._is_held(item):
                     continue  # here before: refused, it would give back the locks; it is when the section is left
                 if not is_addressed(item, self.record.execution_id) or not self.state.accepts(event):
-                    self.refused.append(item)
+                    self.refuse(item)
                     continue
             elif not self.state.accepts(event):
                 continue
@@ -189,6 +190,20 @@ class LiveInstance:
         if message.execution_id == mine:
             return getattr(message.event, "task_id", 0) > self.state.last_asked
         return same_start(message.execution_id, mine) and generation_of(message.execution_id) > generation_of(mine)
+
+    def refuse(self, message: Message) -> None:
+        """Take a message for one that is not to be taken in."""
+        self.refused.append(message)
+        if message.message_id in self.state.taken:
+            self.unmarked.add(message.message_id)
+
+    def left_unmarked(self) -> tuple[str, ...]:
+        """Ids of the messages that a former owner took in and may not have marked.
+
+        The next execution does not know them: unless they are marked before it begins, it would take them in again.
+        """
+        waiting = {item.message_id for item in self.mailbox if type(item) is Message}
+        return tuple(sorted((self.unmarked | waiting) & self.state.taken - self.done))
 
     def _is_held(self, message: Message) -> bool:
         """Whether a message says again that a critical section has its locks, and it still has."""

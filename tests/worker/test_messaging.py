@@ -72,6 +72,65 @@ def eternal(registry: Registry, count: int) -> Any:
 # --- exactly once -----------------------------------------------------------------------
 
 
+class SlowBackend(MemoryBackend):
+    """A store that takes its time; and one that never marks what a turn took in, although it does the rest."""
+
+    marks = True
+    reads = 0
+
+    async def commit(self, commits: Sequence[Commit]) -> Sequence[CommitOutcome]:
+        await asyncio.sleep(1 if self.marks else 0)
+        return await super().commit(commits)
+
+    async def receive(self, instance_ids: Sequence[str]) -> Sequence[Message]:
+        self.reads += 1
+        await asyncio.sleep(5 if self.marks else 0)
+        return await super().receive(instance_ids)
+
+    async def settle(self, commits: Sequence[Commit]) -> None:
+        if self.marks:
+            return await super().settle(commits)
+        await super().settle([replace(commit, consumed=()) for commit in commits])
+        raise BackendUnavailable("all but the marking is done")
+
+
+@virtual
+async def test_what_a_dead_worker_took_in_and_did_not_mark_is_not_taken_in_by_the_next_execution() -> None:
+    """The next owner knows it by its history, and marks it when all inboxes are read; the next execution has none."""
+    store, registry = MemoryStore(), Registry()
+
+    @registry.orchestrator
+    async def in_pairs(ctx: OrchestrationContext, got: list[int]) -> list[int]:
+        got = got + [await ctx.wait_for_external_event("number", int) for _ in range(2)]
+        if len(got) < 4:
+            ctx.continue_as_new(got)
+        return got
+
+    first, second = SlowBackend(store), SlowBackend(store)
+    first.marks = False
+    hub, other, client = (
+        TaskHub(backend, settings=SETTINGS, clock=virtual_clock) for backend in (first, second, MemoryBackend(store))
+    )
+    hub.include(registry)
+    other.include(registry)
+    async with client:
+        handle = client.get("one")
+        async with hub.worker():
+            await client.start("in_pairs", [], instance_id="one")
+            await handle.raise_event("number", 1)
+            await until(lambda: has(store, "one", ev.EventRaised))
+            await until(lambda: store.records["one"].rev == len(store.history["one"]))
+            await abandon(hub)
+        await handle.raise_event("number", 2)
+        async with other.worker():
+            await until(lambda: second.reads > 0)  # by who loads the instance
+            await asyncio.sleep(0.1)
+            await handle.raise_event("number", 3)  # the inbox is to be read once more, and it goes on as new meanwhile
+            await asyncio.sleep(30)
+            await handle.raise_event("number", 4)
+            assert await result(handle, 60) == [1, 2, 3, 4]
+
+
 @virtual
 async def test_a_key_that_is_raised_again_is_not_new_to_the_next_execution() -> None:
     registry, store = Registry(), MemoryStore()
