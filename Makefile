@@ -12,6 +12,8 @@ JOBS ?= 2
 SECONDS ?= 300
 STORE ?= both
 SEED ?=
+# How many schedules are simulated.
+SEEDS ?= 1000
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -24,7 +26,7 @@ UV_VENV := .venv-lock
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test chaos bench bench-tracing lint lint-ruff lint-format lint-mypy lint-pyright lint-imports lock clean
+.PHONY: help setup demo test chaos simulate bench bench-tracing lint lint-ruff lint-format lint-mypy lint-pyright lint-imports lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/make \1	\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -39,6 +41,9 @@ test: $(STAMP)  ## run the tests; ARGS="-k name" is passed to pytest, JOBS=0 run
 
 chaos: $(STAMP)  ## kill workers and break connections at random: SECONDS=300 STORE=sqlite|mongodb|both SEED=...
 	$(BIN)/python -m tests.chaos --seconds $(SECONDS) --store $(STORE) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+simulate: $(STAMP)  ## run simulated schedules with faults in virtual time: SEEDS=1000
+	$(BIN)/python -m tests.worker.simulate --seeds $(SEEDS) $(ARGS)
 
 bench: $(STAMP)  ## run the benchmarks: `durable bench` with ARGS
 	$(BIN)/durable bench $(ARGS)

@@ -16,10 +16,12 @@ from durable import DurableError, InstanceFinishedError, InstanceHandle, Setting
 from durable.core.state import RuntimeStatus
 from durable.testing.faults import SimulatedCrash
 from durable.testing.virtual_loop import VirtualLoop
-from tests.chaos import messaging_workload
+from tests.chaos import pattern_workload
 from tests.chaos.checker import missing_instances
-from tests.chaos.messaging_judge import each_execution, messaging_findings
+from tests.chaos.messaging_judge import each_execution
 from tests.chaos.messaging_workload import messaging_job
+from tests.chaos.pattern_judge import pattern_findings
+from tests.chaos.pattern_workload import pattern_job
 from tests.chaos.replaying import replay_findings
 from tests.chaos.stores import read_memory
 from tests.chaos.workload import Job
@@ -33,13 +35,15 @@ class MessagingScenario(Scenario):
     """``roll`` is after how many rows an entity goes on in a new execution, ``keep`` how many former ones are kept.
 
     ``disturbances`` is how likely an instance is to be ended, or suspended for a while, from outside. ``ahead`` is how
-    many messages of one instance are read ahead.
+    many messages of one instance are read ahead. With ``patterns`` they are sagas, retries, queues, batches and
+    generations.
     """
 
     roll: int = 2000
     keep: int = 1000
     disturbances: float = 0.2
     ahead: int = 5000
+    patterns: bool = False
 
 
 def simulate_messaging(scenario: MessagingScenario) -> Outcome:
@@ -56,7 +60,7 @@ def simulate_messaging(scenario: MessagingScenario) -> Outcome:
 class MessagingSimulation(Simulation):
     """One run."""
 
-    registry = messaging_workload.registry
+    registry = pattern_workload.registry
 
     def __init__(self, scenario: MessagingScenario) -> None:
         super().__init__(scenario)
@@ -64,6 +68,8 @@ class MessagingSimulation(Simulation):
         self._disturbed: dict[str, str] = {}
 
     def given(self, number: int) -> Job:
+        if self._messaging.patterns:
+            return pattern_job(number + self._scenario.seed % 6)
         return messaging_job(number + self._scenario.seed % 9)
 
     def _settings(self) -> Settings:
@@ -98,6 +104,8 @@ class MessagingSimulation(Simulation):
             elif given.name == "transfer" and self._random.random() < self._messaging.disturbances:
                 how = self._random.choice(("Terminated", "Canceled"))
                 group.create_task(self._end(name, how, 1.0))
+            elif given.name == "trip" and self._random.random() < self._messaging.disturbances:
+                group.create_task(self._end(name, "Canceled", 1.0))
             if self._random.random() < self._messaging.disturbances:
                 group.create_task(self._pause(name))
 
@@ -163,7 +171,7 @@ class MessagingSimulation(Simulation):
         outcome = self._outcome
         instances = read_memory(self._store)
         outcome.findings += missing_instances({*self._acknowledged, AUDIT}, instances)
-        outcome.findings += messaging_findings(instances, self._jobs, self._disturbed, keep=self._messaging.keep)
+        outcome.findings += pattern_findings(instances, self._jobs, self._disturbed, keep=self._messaging.keep)
         outcome.findings += replay_findings(each_execution(instances), self.registry)
         outcome.findings += [f"{name}: messages are left: {list(left)}" for name, left in self._store.inbox.items()]
         outcome.acknowledged = len(self._acknowledged)

@@ -1,20 +1,56 @@
-"""What hypothesis makes simulated scenarios of, whatever the instances in them do."""
+"""What simulated scenarios are made of, by hypothesis or by a seed, whatever the instances in them do."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from random import Random
 from typing import Any
 
 from hypothesis import strategies as st
 
-ANY_SCENARIO: dict[str, Any] = {
-    "seed": st.integers(0, 2**32),
-    "hubs": st.integers(1, 3),
-    "jobs": st.integers(1, 10),
-    "failures": st.sampled_from([0.0, 0.05, 0.1, 0.3]),
-    "crashes": st.sampled_from([0.0, 0.005, 0.02]),
-    "steals": st.booleans(),
-    "cache": st.sampled_from([1, 2, 10_000]),
-    "settles_on_commit": st.booleans(),
-    "slowness": st.sampled_from([0.0, 0.02, 0.1]),
-    "skew": st.sampled_from([0.0, 0.5, 10.0]),
+from tests.worker.messaging_simulation import MessagingScenario, simulate_messaging
+from tests.worker.simulation import Outcome, Scenario, simulate
+
+_CHOICES: Mapping[str, Sequence[Any]] = {
+    "hubs": (1, 2, 3),
+    "jobs": range(1, 11),
+    "failures": (0.0, 0.05, 0.1, 0.3),
+    "crashes": (0.0, 0.005, 0.02),
+    "steals": (False, True),
+    "cache": (1, 2, 10_000),
+    "settles_on_commit": (False, True),
+    "slowness": (0.0, 0.02, 0.1),
+    "skew": (0.0, 0.5, 10.0),
+    "duplicates": (0.0, 0.02, 0.1),
+    "rivals": (0.0, 0.02, 0.1),
 }
+_MESSAGING_CHOICES: Mapping[str, Sequence[Any]] = {
+    "roll": (20, 60, 2000),
+    "keep": (1, 3, 1000),
+    "disturbances": (0.0, 0.2, 0.6),
+    "ahead": (1, 4, 5000),
+    "patterns": (False, True),
+}
+
+
+def _strategies(choices: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    return {name: st.sampled_from(values) for name, values in choices.items()}
+
+
+ANY_SCENARIO: dict[str, Any] = {"seed": st.integers(0, 2**32), **_strategies(_CHOICES)}
+ANY_MESSAGING_SCENARIO: dict[str, Any] = ANY_SCENARIO | _strategies(_MESSAGING_CHOICES)
+
+
+def scenario_of(seed: int) -> Scenario:
+    """The scenario of that seed: every third one is of plain instances, the others talk to each other."""
+    random = Random(f"{seed}/scenario")
+    chosen = {name: random.choice(values) for name, values in _CHOICES.items()}
+    if seed % 3 == 0:
+        return Scenario(seed, **chosen)
+    more = {name: random.choice(values) for name, values in _MESSAGING_CHOICES.items()}
+    return MessagingScenario(seed, **chosen, **more)
+
+
+def run_scenario(scenario: Scenario) -> Outcome:
+    """Run a scenario of either kind."""
+    return simulate_messaging(scenario) if isinstance(scenario, MessagingScenario) else simulate(scenario)

@@ -9,27 +9,30 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import cache
 from math import inf
 from random import Random
 from typing import Any
 from unittest.mock import patch
 from uuid import UUID
 
+from pydantic import TypeAdapter
+
 from durable import ActivityContext, BackendUnavailable, DurableError, InstanceExistsError, Settings, TaskHub
-from durable.backend import Annotation, Commit, CommitOutcome, InstanceRecord, Message, Topology, WorkerInfo
-from durable.testing.faults import FaultyBackend, Plan, SimulatedCrash, Step, random_plan
-from durable.testing.memory import MemoryBackend
+from durable.backend import WorkerInfo
+from durable.testing.faults import Plan, SimulatedCrash, Step, random_plan
 from durable.testing.memory_store import MemoryStore
 from durable.testing.virtual_loop import VirtualLoop
-from durable.worker import partitions
 from tests.chaos import workload
 from tests.chaos.checker import Effect, findings, missing_instances, unexplained_results
 from tests.chaos.replaying import replay_findings
 from tests.chaos.stores import read_memory
 from tests.chaos.workload import Job, job, outcome_findings
+from tests.worker.rough_store import RoughBackend, Roughness, StrictBackend
 
 STORM = 12.0
 """Virtual seconds in which faults are injected and instances are started."""
@@ -39,6 +42,7 @@ CALM = 400.0
 LEASE_TIME = 2.0
 
 _EPOCH = 1_700_000_000_000_000
+_STARTED = 1  # when this process did, as a worker would tell
 _MODULES_WITH_UUIDS = (
     "durable.client",
     "durable.worker.entities",
@@ -47,11 +51,15 @@ _MODULES_WITH_UUIDS = (
     "durable.worker.partitions",
 )
 _MODULES_WITH_SLICES = ("durable.worker.instances", "durable.worker.loading")
+_MODULES_WITH_PAUSES = ("durable.worker.claims", "durable.worker.retention")
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """What a simulation does. ``skew`` is by how many seconds the clocks of neighbours differ."""
+    """What a simulation does. ``skew`` is by how many seconds the clocks of neighbours differ.
+
+    ``slowness``, ``duplicates`` and ``rivals`` are explained in ``rough_store.py``.
+    """
 
     seed: int
     hubs: int = 2
@@ -63,59 +71,29 @@ class Scenario:
     settles_on_commit: bool = False
     slowness: float = 0.0
     skew: float = 0.0
+    duplicates: float = 0.0
+    rivals: float = 0.0
 
 
 @dataclass
 class Outcome:
-    """What became of a scenario: ``findings`` are broken promises, the rest says how rough it was."""
+    """What became of a scenario: ``findings`` are broken promises, the rest says how rough it was.
+
+    ``operations`` counts those on the store, ``faults`` what was done to them by kind.
+    """
 
     findings: list[str] = field(default_factory=list)
     crashes: int = 0
     acknowledged: int = 0
     executions: int = 0
+    operations: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
     trace: list[str] = field(default_factory=list)
 
 
-class _StrictBackend(MemoryBackend):
-    """A store that is slow now and then, and sees to what its callers have promised."""
-
-    delay: Callable[[], float] = staticmethod(lambda: 0.0)
-
-    async def commit(self, commits: Sequence[Commit]) -> Sequence[CommitOutcome]:
-        names = [commit.checkpoint.instance_id for commit in commits]
-        if len(set(names)) < len(names):
-            raise AssertionError(f"a batch with two commits of an instance: {names}")
-        await self._lag()
-        return await super().commit(commits)
-
-    async def settle(self, commits: Sequence[Commit]) -> None:
-        await self._lag()
-        await super().settle(commits)
-
-    async def heartbeat(self, worker: WorkerInfo, now: int, ttl: int) -> Topology:
-        await self._lag()
-        return await super().heartbeat(worker, now, ttl)
-
-    async def annotate(self, annotations: Sequence[Annotation]) -> None:
-        await self._lag()
-        await super().annotate(annotations)
-
-    async def receive(self, instance_ids: Sequence[str], limit: int | None = None) -> Sequence[Message]:
-        await self._lag()
-        return await super().receive(instance_ids, limit)
-
-    async def consume(self, messages: Sequence[Message], at: int) -> None:
-        await self._lag()
-        await super().consume(messages, at)
-
-    async def get(self, instance_ids: Sequence[str]) -> Sequence[InstanceRecord | None]:
-        await self._lag()
-        return await super().get(instance_ids)
-
-    async def _lag(self) -> None:
-        seconds = self.delay()
-        if seconds:
-            await asyncio.sleep(seconds)
+@cache
+def _adapter_of(annotation: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(annotation)
 
 
 def simulate(scenario: Scenario) -> Outcome:
@@ -137,17 +115,21 @@ def everything_from(random: Random) -> Iterator[None]:
         return clock[0]
 
     def describe(now: int) -> WorkerInfo:
-        own = os.getpid()
-        return WorkerInfo(f"worker-{uuid().hex[:8]}", uuid().hex, own, partitions._process_started(own), now)
+        return WorkerInfo(f"worker-{uuid().hex[:8]}", uuid().hex, os.getpid(), _STARTED, now)
 
     with ExitStack() as stack:
         for module in _MODULES_WITH_UUIDS:
             stack.enter_context(patch(f"{module}.uuid4", uuid))
         for module in _MODULES_WITH_SLICES:
             stack.enter_context(patch(f"{module}.perf_counter", perf_counter))
+        for module in _MODULES_WITH_PAUSES:
+            stack.enter_context(patch(f"{module}.uniform", random.uniform))
         stack.enter_context(patch("durable.client.token_hex", lambda count: uuid().hex[: 2 * count]))
         stack.enter_context(patch("durable.worker.loading.version", lambda name: "of today"))  # reads files
         stack.enter_context(patch("durable.worker.partitions._describe_this_process", describe))
+        # For speed: a file would be read at each heartbeat, and the same adapters made for each hub.
+        stack.enter_context(patch("durable.worker.partitions._process_started", lambda pid: _STARTED))
+        stack.enter_context(patch("durable.payloads.TypeAdapter", _adapter_of))
         yield
 
 
@@ -183,6 +165,14 @@ class Simulation:
         self._jobs: dict[str, Job] = {}
         self._acknowledged: set[str] = set()
         self._outcome = Outcome()
+        self._rough = Roughness(
+            self._random,
+            lambda: not self._calm,
+            slowness=scenario.slowness,
+            duplicates=scenario.duplicates,
+            rivals=scenario.rivals,
+            faults=self._outcome.faults,
+        )
 
     async def run(self) -> Outcome:
         loop = asyncio.get_running_loop()
@@ -198,6 +188,7 @@ class Simulation:
         finally:
             log.removeHandler(alarms)
             log.propagate = True
+        self._outcome.operations = self._rough.operations
         return self._outcome
 
     async def _storm(self) -> None:
@@ -238,9 +229,8 @@ class Simulation:
 
     async def _run_hub(self, place: int) -> None:
         dead = asyncio.Event()
-        inner = _StrictBackend(self._store, settles_on_commit=self._scenario.settles_on_commit)
-        inner.delay = self._delay
-        backend = FaultyBackend(inner, self._plan(place), on_crash=lambda operation: dead.set())
+        inner = StrictBackend(self._store, self._rough, settles_on_commit=self._scenario.settles_on_commit)
+        backend = RoughBackend(inner, self._plan(place), lambda operation: dead.set())
         hub = TaskHub(backend, settings=self._settings(), clock=self._clock(place))
         hub.include(self.registry)
         async with hub.worker():
@@ -266,6 +256,7 @@ class Simulation:
         for wait in waits:
             wait.cancel()
         if not self._stopping.is_set():
+            self._outcome.faults["crash elsewhere"] += not dead.is_set()
             dead.set()
 
     def _plan(self, place: int) -> Plan:
@@ -275,13 +266,9 @@ class Simulation:
         def plan(operation: str) -> Step:
             step = Step() if self._calm else stormy(operation)
             self._outcome.trace.append(f"{loop.time():.6f} {place} {operation} {step.fault.value}")
-            return step
+            return self._rough.asked(operation, step)
 
         return plan
-
-    def _delay(self) -> float:
-        slow = not self._calm and self._random.random() < self._scenario.slowness
-        return self._random.uniform(0.0, 3.0) if slow else 0.0
 
     def _settings(self) -> Settings:
         return Settings(
@@ -308,6 +295,7 @@ class Simulation:
             if workers and held:
                 lease = self._random.choice(held)
                 self._store.leases[lease.partition] = replace(lease, owner=self._random.choice(workers))
+                self._outcome.faults["lease stolen"] += 1
 
     # --- starts --------------------------------------------------------------------------------
 

@@ -16,19 +16,12 @@ from hypothesis import strategies as st
 from durable.backend import Message
 from durable.testing.memory_store import MemoryStore
 from tests.worker.messaging_simulation import MessagingScenario, simulate_messaging
-from tests.worker.scenarios import ANY_SCENARIO
+from tests.worker.scenarios import ANY_MESSAGING_SCENARIO
 from tests.worker.simulation import Outcome
 
 EXAMPLES = int(os.environ.get("DURABLE_SIMULATION_EXAMPLES", "100"))
 
-scenarios = st.builds(
-    MessagingScenario,
-    **ANY_SCENARIO,
-    roll=st.sampled_from([20, 60, 2000]),
-    keep=st.sampled_from([1, 3, 1000]),
-    disturbances=st.sampled_from([0.0, 0.2, 0.6]),
-    ahead=st.sampled_from([1, 4, 5000]),
-)
+scenarios = st.builds(MessagingScenario, **ANY_MESSAGING_SCENARIO)
 
 
 @pytest.mark.slow
