@@ -145,7 +145,7 @@ async def w6_cold_replay(store: Store, size: int) -> Result:
     async with running(store, registry, place=place, drain_time=0.1) as run:
         beat = asyncio.create_task(_heartbeat(lags))
         with measured() as span:
-            while not run.hub._is_live(handle.instance_id):  # noqa: ASYNC110 - nobody tells of it, and it is soon
+            while not run.hub._is_live(handle.instance_id):  # nobody tells of it, and it is soon
                 await asyncio.sleep(0.001)
         beat.cancel()
     longest = max(lags, default=0.0) * 1e3

@@ -82,10 +82,10 @@ class SlowBackend(MemoryBackend):
         await asyncio.sleep(1 if self.marks else 0)
         return await super().commit(commits)
 
-    async def receive(self, instance_ids: Sequence[str]) -> Sequence[Message]:
+    async def receive(self, instance_ids: Sequence[str], limit: int | None = None) -> Sequence[Message]:
         self.reads += 1
         await asyncio.sleep(5 if self.marks else 0)
-        return await super().receive(instance_ids)
+        return await super().receive(instance_ids, limit)
 
     async def settle(self, commits: Sequence[Commit]) -> None:
         if self.marks:
