@@ -111,8 +111,10 @@ class HubConnection(Registry):
             self._worker = worker
             try:
                 await worker.start()
+                self._tell_slots(worker)
                 yield self
             finally:
+                self._tell_slots(None)
                 try:
                     await worker.stop()
                 finally:
@@ -131,6 +133,10 @@ class HubConnection(Registry):
             await wait_until(stopped, lambda: self._worker is None or self._worker.failure is not None)
         _log.info("the worker of hub %r has stopped", self.name)
 
+    def _tell_slots(self, worker: Worker | None) -> None:
+        if self._instrument is not None:
+            self._instrument.working(None if worker is None else worker.slots)
+
     @asynccontextmanager
     async def lifespan(self, app: object) -> AsyncIterator[None]:
         """A worker and a client for as long as an ASGI application runs: ``FastAPI(lifespan=hub.lifespan)``."""
@@ -145,6 +151,8 @@ class HubConnection(Registry):
 
     async def _open(self) -> None:
         backend = create_backend(self._url, self.name) if isinstance(self._url, str) else self._url
+        if self._instrument is not None:
+            backend = self._instrument.store(self.name, backend)
         self._partition_count = await backend.open(self.settings.partitions)
         self._backend = backend
         waiters = Waiters(backend, self._is_live)

@@ -1,18 +1,41 @@
 """Instruments: what the engine tells those who watch it, and how they lend it a trace context.
 
 Rule of this file: the engine knows these methods and nothing of who has them. They are called in the event loop, right
-where things happen, so they neither block nor raise. What is told as committed is committed.
+where things happen, so they neither block nor raise. What is told as committed is committed. Without an instrument
+nothing is measured: each place asks whether there is one, and does no more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 from durable.backend import Backend, Commit, InstanceRecord
 from durable.clock import Clock
 from durable.core.events import EntityOperationSignaled, EventRaised, ExecutionStarted, TaskScheduled
+
+TurnOutcome: TypeAlias = Literal["committed", "conflict", "nondeterminism", "error"]
+"""What became of a turn: another worker was first (``conflict``), the code contradicts its history or did what it must
+not do (``nondeterminism``), or it could not be run for another reason (``error``)."""
+
+Slots: TypeAlias = Callable[[], Mapping[str, tuple[int, int]]]
+"""Gives, for each kind of slots of a worker, how many are used and how many there are. From any thread."""
+
+
+class Turn(NamedTuple):
+    """A turn that is over. ``waited`` and ``took`` are seconds: until it began, and from there to its end.
+
+    A turn that is committed ends when the store has confirmed it. ``length`` is the number of events in the history
+    of its execution then.
+    """
+
+    instance_id: str
+    name: str
+    outcome: TurnOutcome
+    waited: float
+    took: float
+    length: int
 
 
 class LiveAttempt(Protocol):
@@ -26,6 +49,10 @@ class LiveAttempt(Protocol):
 class Instrument:
     """Does nothing; override what you need."""
 
+    def store(self, hub: str, backend: Backend) -> Backend:
+        """The task hub is about to open this store. It uses what is given back: the store, or something around it."""
+        return backend
+
     async def opened(self, hub: str, backend: Backend, clock: Clock) -> None:
         """The task hub is connected."""
 
@@ -34,6 +61,21 @@ class Instrument:
 
     def gained(self, partitions: Collection[int]) -> None:
         """The worker of this process works on these partitions now; another one may have died with them."""
+
+    def lost(self, partitions: Collection[int]) -> None:
+        """Another worker holds these partitions now, though the worker of this process had not given them up."""
+
+    def working(self, slots: Slots | None) -> None:
+        """The worker of this process begins, with these slots; None: it has stopped."""
+
+    def loaded(self, started: ExecutionStarted, replayed: int, outstanding: Collection[TaskScheduled]) -> None:
+        """The worker brought an execution back into memory by replaying that many events of its history.
+
+        ``outstanding`` are the activities that it waits for.
+        """
+
+    def turned(self, turn: Turn) -> None:
+        """The worker is done with a turn."""
 
     def committed(self, commits: Sequence[Commit]) -> None:
         """These turns are durable. Told once each, by the worker that ran them, unless it dies before."""

@@ -96,6 +96,11 @@ class ActivityRunner:
         return iter(list(self._attempts.values()))
 
     @property
+    def slots(self) -> tuple[int, int]:
+        """How many attempts run, and how many may at once."""
+        return self._running, self._limit
+
+    @property
     def room(self) -> int:
         """How many more attempts could run now."""
         return max(0, self._limit - self._running - len(self._queue))

@@ -90,6 +90,11 @@ class Calls:
             yield served.tell(), f"outcomes-{name}"
             yield served.renew(), f"renewals-{name}"
 
+    def slots(self) -> dict[str, tuple[int, int]]:
+        """Of activities, and of the served queues that are bounded here: how many run, and how many may at once."""
+        queues = {f"queue:{name}": served.slots for name, served in self._served.items()}
+        return {"activity": self._activities.slots, **{name: one for name, one in queues.items() if one is not None}}
+
     def wake(self, queue: str | None) -> None:
         """Look for something to claim in that queue, or (None) in all."""
         for name, served in self._served.items():

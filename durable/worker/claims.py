@@ -76,6 +76,12 @@ class ServedQueue:
         """There may be something to claim."""
         self._awake.set()
 
+    @property
+    def slots(self) -> tuple[int, int] | None:
+        """How many of its tasks run here, and how many may at once; None where the queue sets no bound."""
+        most = self.queue.worker_concurrency
+        return None if most is None else (len(self.running), most)
+
     # --- claiming
 
     async def run(self) -> None:

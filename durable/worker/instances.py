@@ -27,6 +27,7 @@ from durable.worker.committer import Committer
 from durable.worker.entities import EntityExecution, LiveEntity
 from durable.worker.lengths import Lengths
 from durable.worker.live import Item, LiveInstance, Phase, Turn, outdated, project
+from durable.worker.measures import Measures
 from durable.worker.retention import Retention
 from durable.worker.watchdog import Watchdog
 
@@ -106,7 +107,9 @@ class Instances:
         settings: Settings,
         watchdog: Watchdog,
         retention: Retention,
+        measures: Measures | None = None,
     ) -> None:
+        self._measures = measures
         self._committer = committer
         self._effects = effects
         self._clock = clock
@@ -162,6 +165,8 @@ class Instances:
 
     def _make_ready(self, instance: LiveInstance) -> None:
         instance.phase = Phase.TURNING
+        if self._measures is not None:
+            self._measures.ready(instance)
         self._ready.append(instance)
         if not self._scheduled:
             self._scheduled = True
@@ -194,8 +199,7 @@ class Instances:
                 if perf_counter() >= deadline:
                     return False
         except Exception as error:
-            self.drop(instance)
-            self._effects.left(instance, error)
+            self._failed(instance, error)
         finally:
             self._watchdog.turn_ends()
         return True
@@ -221,6 +225,8 @@ class Instances:
             else:
                 self._rest(instance)
             return None
+        if self._measures is not None:
+            self._measures.begins(instance)
         timestamp = instance.turn_time(arrived, now)
         if isinstance(instance.execution, EntityExecution) and isinstance(instance, LiveEntity):
             batch = instance.execution.begin(instance, arrived, timestamp)
@@ -247,6 +253,12 @@ class Instances:
             error = RuntimeError("the batch of operations was cancelled")
         except Exception as raised:
             error = raised
+        self._failed(instance, error)
+
+    def _failed(self, instance: LiveInstance, error: Exception) -> None:
+        """The instance's turn cannot be run."""
+        if self._measures is not None:
+            self._measures.failed(instance, error)
         self.drop(instance)
         self._effects.left(instance, error)
 
@@ -288,6 +300,8 @@ class Instances:
         created, instance.on_created = instance.on_created, None
         if created is not None:
             created(outcome)
+        if self._measures is not None:
+            self._measures.ended(instance, outcome)
         if self._live.get(instance.instance_id) is not instance:
             self._effects.committed_late(instance.instance_id)
             return

@@ -41,6 +41,7 @@ from durable.worker.live import (
 )
 from durable.worker.loaded import Early, Gone, Loaded, answered_from_outside
 from durable.worker.mailboxes import note_read, page_for
+from durable.worker.measures import Measures
 from durable.worker.reading import Reader
 from durable.worker.retention import Retention
 from durable.worker.rewinds import answer_again, go_back
@@ -90,7 +91,9 @@ class Loader:
         keep_executions: int,
         recovered: Callable[[Sequence[Commit]], None],
         retention: Retention,
+        measures: Measures | None = None,
     ) -> None:
+        self._measures = measures
         self._backend = backend
         self._count = partition_count
         self._executions = executions
@@ -162,6 +165,8 @@ class Loader:
                 if is_up_to_date:
                     answered = answered_from_outside(loaded.instance)
                     loaded.outstanding = [each for each in loaded.outstanding if each[0].task_id not in answered]
+                    if self._measures is not None:
+                        self._measures.replayed(loaded.instance)
                     return loaded
                 _discard(loaded.instance)
         raise BackendError(f"the record of instance {instance_id!r} does not show what its history holds")
@@ -214,6 +219,8 @@ class Loader:
         except BaseException:
             execution.discard()
             raise
+        if self._measures is not None:
+            self._measures.replayed(instance)
         return Loaded(instance, [])
 
     async def _new_entity(self, instance_id: str, mailbox: Sequence[Item]) -> Loaded | Gone:
@@ -239,13 +246,17 @@ class Loader:
         execution = None if inert else self._executions.begin(_started(first[0]), record.version)
         kind = live_class(record.instance_id)
         instance = kind(record, execution, self._count, recoveries=record.recoveries)
+        if self._measures is not None:
+            self._measures.ready(instance)
         try:
             outstanding = await self._catch_up(_Catching(instance, [] if rewound else None), first, pages, answers)
         except _RewoundHistory:
             _discard(instance)
             return await self._from_history(record, answers, inert, rewound=True)
-        except BaseException:
+        except BaseException as error:
             _discard(instance)  # or the garbage collector would end its code, as if it ran
+            if self._measures is not None:
+                self._measures.not_replayed(instance, error)
             raise
         if outstanding is None:
             _discard(instance)

@@ -18,6 +18,7 @@ from zlib import crc32
 
 from durable.backend import Backend, BackendUnavailable, Topology, WorkerInfo
 from durable.clock import Clock
+from durable.instrument import Instrument
 
 _RETRY = 0.5
 
@@ -34,6 +35,7 @@ class Partitions:
         gained: Callable[[frozenset[int]], None],
         lost: Callable[[frozenset[int]], None],
         hand_over: Callable[[frozenset[int]], Awaitable[None]],
+        instrument: Instrument | None = None,
     ) -> None:
         self._backend = backend
         self._clock = clock
@@ -42,6 +44,7 @@ class Partitions:
         self._gained = gained
         self._lost = lost
         self._hand_over = hand_over
+        self._instrument = instrument
         self.info = _describe_this_process(clock())
         self.owned: frozenset[int] = frozenset()
         self._leaving: frozenset[int] = frozenset()
@@ -64,6 +67,8 @@ class Partitions:
         """One heartbeat: renew, learn what was lost, take or give up partitions towards an even share."""
         topology = await self._backend.heartbeat(self.info, self._clock(), self._ttl)
         mine = frozenset(lease.partition for lease in topology.leases if lease.owner == self.info.worker_id)
+        if self._instrument is not None and (taken := self.owned - mine - self._leaving):
+            self._instrument.lost(taken)
         self._lose(self.owned - mine)
         share = self._share(topology)
         if len(mine) < share:
@@ -112,6 +117,8 @@ class Partitions:
     def _gain(self, partitions: frozenset[int]) -> None:
         if partitions:
             self.owned |= partitions
+            if self._instrument is not None:
+                self._instrument.gained(partitions)
             self._gained(partitions)
 
     async def _give_up(self, surplus: frozenset[int]) -> None:

@@ -33,6 +33,7 @@ from durable.worker.inbox import Inbox
 from durable.worker.instances import Instances
 from durable.worker.live import Created, LiveInstance
 from durable.worker.loading import Loader
+from durable.worker.measures import Measures
 from durable.worker.partitions import Partitions
 from durable.worker.patience import Patience
 from durable.worker.recovery import Recovery
@@ -72,7 +73,13 @@ class Worker:
         self._watchdog = Watchdog(settings.blocked_turn)
         self._collector = CollectorThreshold(settings.gc_threshold)
         self._partitions = Partitions(
-            backend, clock, settings.lease_time, gained=self._gained, lost=self._lost, hand_over=self._give_up
+            backend,
+            clock,
+            settings.lease_time,
+            gained=self._gained,
+            lost=self._lost,
+            hand_over=self._give_up,
+            instrument=instrument,
         )
         self._patience = Patience()
         self._connect_activities()
@@ -95,6 +102,7 @@ class Worker:
             transactions=self._transactions,
         )
         self._calls = Calls(self._activities, self._registry, self._park_caller, self._instrument)
+        self.slots = self._calls.slots
 
     def _connect_parts(self) -> None:
         """Make the parts that know each other: the road from an event to its turn, and on to the effects."""
@@ -104,7 +112,8 @@ class Worker:
             backend, patience, self._fail, lambda commits: self._delivery.settled(commits), observe
         )
         retention = Retention(self._registry, settings)
-        self._instances = Instances(self._committer, self, clock, settings, self._watchdog, retention)
+        measures = None if self._instrument is None else Measures(self._instrument)
+        self._instances = Instances(self._committer, self, clock, settings, self._watchdog, retention, measures)
         executions = Executions(self._registry, settings, self._instrument)
         self._loader = Loader(
             backend,
@@ -116,6 +125,7 @@ class Worker:
             settings.keep_executions,
             lambda commits: self._delivery.recovered(commits),
             retention,
+            measures,
         )
         self._recovery = Recovery(
             backend, patience, self._loader, self._instances, self, self.owns, self._committer.caught_up
@@ -380,8 +390,6 @@ class Worker:
     # --- partitions ------------------------------------------------------------------------------
 
     def _gained(self, partitions: frozenset[int]) -> None:
-        if self._instrument is not None:
-            self._instrument.gained(partitions)
         self._spawn(self._scanner.scan(partitions, include_busy=True), "recover")
 
     async def _give_up(self, partitions: frozenset[int]) -> None:

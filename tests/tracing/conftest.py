@@ -10,7 +10,6 @@ from uuid import uuid4
 
 import pytest
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter
@@ -74,7 +73,6 @@ def make_hub(sink: Sink) -> MakeHub:
         *,
         exporter: SpanExporter | None = None,
         provider: TracerProvider | None = None,
-        meters: MeterProvider | None = None,
         **settings: Any,
     ) -> TaskHub:
         settings.setdefault("cpu_share", 1.0)
@@ -84,7 +82,6 @@ def make_hub(sink: Sink) -> MakeHub:
                 exporter or exporter_to(sink),
                 resource=RESOURCE,
                 tracer_provider=provider or TracerProvider(resource=RESOURCE),
-                meter_provider=meters,
                 settings=TraceSettings(**settings),
             )
         )

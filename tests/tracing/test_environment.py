@@ -12,12 +12,10 @@ from uuid import uuid4
 
 import pytest
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter
 
-from durable import OrchestrationContext, OrchestrationFailedError, Registry, TaskHub
+from durable import OrchestrationContext, Registry, TaskHub
 from durable.instrument import Instrument
 from durable_otel import InstanceLogFilter, TraceSettings
 from durable_otel._environment import exporter_of, is_disabled
@@ -180,42 +178,6 @@ async def test_a_hub_takes_one_instrument_before_it_connects() -> None:
     async with other:
         with pytest.raises(RuntimeError, match="before it is connected"):
             other.instrument(Instrument())
-
-
-async def test_metrics_count_what_was_committed(sink: Sink, make_hub: MakeHub) -> None:
-    reader = InMemoryMetricReader()
-    hub = make_hub(meters=MeterProvider([reader]))
-    hub.include(registry)
-    async with hub.worker():
-        await (await hub.start(speaker, False, instance_id="counted")).result()
-        with pytest.raises(OrchestrationFailedError):
-            await (await hub.start(speaker, True, instance_id="failed")).result()
-        await received(sink, ended("counted"))
-        await received(sink, ended("failed"))
-    found = metric_points(reader)
-    assert found["durable.instances.started"] == {("speaker", "client"): 2}
-    assert found["durable.instances.completed"] == {("speaker", "Completed"): 1, ("speaker", "Failed"): 1}
-    assert found["durable.activity.attempts"] == {("speak", "error"): 1, ("speak", "ok"): 1}
-    assert found["durable.activity.queue_time"] == {("speak",): 2}
-    assert found["durable.instance.duration"] == {("speaker", "Completed"): 1, ("speaker", "Failed"): 1}
-    assert "counted" not in str(found)
-
-
-def metric_points(reader: InMemoryMetricReader) -> dict[str, dict[tuple[str, ...], int]]:
-    """For each instrument, the sums or counts by the sorted values of the attributes."""
-    data = reader.get_metrics_data()
-    assert data is not None
-    found: dict[str, dict[tuple[str, ...], int]] = {}
-    for metrics in (scope.metrics for resource in data.resource_metrics for scope in resource.scope_metrics):
-        for metric in metrics:
-            points: list[Any] = list(metric.data.data_points)
-            found[metric.name] = {
-                tuple(str(given) for _, given in sorted(point.attributes.items())): (
-                    point.value if hasattr(point, "value") else point.count
-                )
-                for point in points
-            }
-    return found
 
 
 async def test_records_say_where_they_were_made(sink: Sink, make_hub: MakeHub) -> None:

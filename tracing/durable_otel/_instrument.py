@@ -25,7 +25,7 @@ from opentelemetry.trace import SpanContext, TracerProvider
 from durable.backend import Backend, BackendUnavailable, Commit, InstanceRecord
 from durable.clock import Clock
 from durable.core.events import EntityOperationSignaled, EventRaised, ExecutionStarted, TaskScheduled
-from durable.instrument import Instrument
+from durable.instrument import Instrument, Slots, Turn
 from durable.projection import place_of_record
 from durable.projection.attempts import attempt_key
 from durable_otel import _callers
@@ -33,11 +33,14 @@ from durable_otel._catching_up import CatchUp
 from durable_otel._environment import exporter_of, is_disabled
 from durable_otel._exporter import ExportThread
 from durable_otel._live import AttemptSpan, OrchestratorSpan, make_current, span_context
-from durable_otel._metrics import Metrics
+from durable_otel._meters import Meters
+from durable_otel._metrics import HistoryMetrics
 from durable_otel._pending import Pending
 from durable_otel._projector import Projector, is_sampled
 from durable_otel._settings import TraceSettings, sample_of
 from durable_otel._spans import stable_resource
+from durable_otel._store import timed
+from durable_otel._worker_metrics import WorkerMetrics
 
 _LOOK = 0.02
 
@@ -72,11 +75,28 @@ class OpenTelemetry(Instrument):
         self._tracer_provider = tracer_provider
         self._meter_provider = meter_provider
         self._hub = ""
-        self._metrics: Metrics | None = None
+        self._metrics: HistoryMetrics | None = None
+        self._worker_metrics: WorkerMetrics | None = None
+        self._pending = self._new_pending()
         self._thread: ExportThread | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     # --- with the hub ------------------------------------------------------------------------------
+
+    def store(self, hub: str, backend: Backend) -> Backend:
+        """Time the store's operations, where somebody wants metrics."""
+        if self._worker_metrics is None and self._wants_metrics():
+            meters = Meters(self._meter_provider)
+            self._metrics = HistoryMetrics(meters)
+            self._worker_metrics = WorkerMetrics(meters, hub, lambda: self._pending.lag)
+        return backend if self._worker_metrics is None else timed(backend, self._worker_metrics.asked)
+
+    def _wants_metrics(self) -> bool:
+        given = self._meter_provider is not None or isinstance(get_meter_provider(), SdkMeterProvider)
+        return given and not self.disabled
+
+    def _new_pending(self) -> Pending:
+        return Pending(self.settings.max_pending, self.settings.max_bytes)
 
     async def opened(self, hub: str, backend: Backend, clock: Clock) -> None:
         """Begin to export. Raises RuntimeError when another hub uses it, and what the exporter's making raises."""
@@ -85,9 +105,7 @@ class OpenTelemetry(Instrument):
         if self._thread is not None:
             raise RuntimeError("an OpenTelemetry serves one hub; make another one for the next")
         self._hub = hub
-        self._pending = Pending(self.settings.max_pending, self.settings.max_bytes)
-        if self._meter_provider is not None or isinstance(get_meter_provider(), SdkMeterProvider):
-            self._metrics = Metrics(self._meter_provider, lambda: self._pending.lag)
+        self._pending = self._new_pending()
         exporter = self._exporter = self._exporter or self._make_exporter()
         if self._owns_exporter:
             self._set_provider()
@@ -97,17 +115,21 @@ class OpenTelemetry(Instrument):
             exporter, stable_resource(self._resource), self._pending, projector, self.settings.cpu_share
         )
         self._catch_up = CatchUp(backend, clock, self._pending, self.settings)
-        self._task = asyncio.get_running_loop().create_task(self._catch_up.run(), name="durable-otel")
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._catch_up.run(), name="durable-otel")]
+        if self._worker_metrics is not None:
+            self._tasks.append(loop.create_task(self._worker_metrics.run(backend), name="durable-otel-metrics"))
         self._thread = thread
         thread.start()
 
     async def closing(self) -> None:
         """Export what waits, within ``flush_timeout``."""
-        thread, self._thread, task = self._thread, None, self._task
-        if thread is None or task is None:
+        thread, self._thread = self._thread, None
+        if thread is None:
             return
-        task.cancel()
-        await asyncio.wait([task])
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait(self._tasks)
         thread.hurry()
         deadline = monotonic() + self.settings.flush_timeout
         try:
@@ -138,10 +160,26 @@ class OpenTelemetry(Instrument):
     def committed(self, commits: Sequence[Commit]) -> None:
         if self._thread is None:
             return
-        checkpoints = [commit.checkpoint for commit in commits]
-        self._pending.add(checkpoints)
+        self._pending.add([commit.checkpoint for commit in commits])
         if self._metrics is not None:
-            self._metrics.record(checkpoints)
+            self._metrics.record(commits)
+
+    def loaded(self, started: ExecutionStarted, replayed: int, outstanding: Collection[TaskScheduled]) -> None:
+        if self._metrics is not None and self._worker_metrics is not None:
+            self._metrics.loaded(started, outstanding)
+            self._worker_metrics.replayed(started.name, replayed)
+
+    def turned(self, turn: Turn) -> None:
+        if self._worker_metrics is not None:
+            self._worker_metrics.turned(turn)
+
+    def working(self, slots: Slots | None) -> None:
+        if self._worker_metrics is not None:
+            self._worker_metrics.working(slots)
+
+    def lost(self, partitions: Collection[int]) -> None:
+        if self._worker_metrics is not None:
+            self._worker_metrics.lost(partitions)
 
     def starting(self, record: InstanceRecord) -> AbstractContextManager[InstanceRecord]:
         if self._thread is None:
