@@ -13,7 +13,13 @@ from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 from durable.backend import Backend, Commit, InstanceRecord
 from durable.clock import Clock
-from durable.core.events import EntityOperationSignaled, EventRaised, ExecutionStarted, TaskScheduled
+from durable.core.events import (
+    EntityOperationCalled,
+    EntityOperationSignaled,
+    EventRaised,
+    ExecutionStarted,
+    TaskScheduled,
+)
 
 TurnOutcome: TypeAlias = Literal["committed", "conflict", "nondeterminism", "error"]
 """What became of a turn: another worker was first (``conflict``), the code contradicts its history or did what it must
@@ -38,11 +44,11 @@ class Turn(NamedTuple):
     length: int
 
 
-class LiveAttempt(Protocol):
-    """An attempt of an activity that runs in a trace context."""
+class LiveSpan(Protocol):
+    """An attempt of an activity, or an operation of an entity, that runs in a trace context."""
 
     def recorded(self) -> str | None:
-        """What the activity's code put on the attempt's span, as JSON text; None: nothing. Called once, at the end."""
+        """What the code put on its span, as JSON text; None: nothing. Called once, at the end."""
         ...
 
 
@@ -90,8 +96,14 @@ class Instrument:
         """A client raises an external event, or signals an entity, within the block; what is given back is sent."""
         return nullcontext(event)
 
-    def attempt(self, record: InstanceRecord, scheduled: TaskScheduled, number: int) -> LiveAttempt | None:
+    def attempt(self, record: InstanceRecord, scheduled: TaskScheduled, number: int) -> LiveSpan | None:
         """An attempt of an activity begins in the current ``contextvars`` context; ``number`` counts deliveries."""
+        return None
+
+    def operation(
+        self, record: InstanceRecord, event: EntityOperationCalled | EntityOperationSignaled
+    ) -> LiveSpan | None:
+        """An operation of an entity begins in the current ``contextvars`` context."""
         return None
 
     def orchestrator(self, started: ExecutionStarted, is_replaying: Callable[[], bool]) -> None:

@@ -83,6 +83,7 @@ _READ: dict[str, Callable[[Any], Any]] = {
     "lock_set": tuple,
     "children": tuple,
     "locked_by": tuple,
+    "traces": lambda stored: tuple(map(tuple, stored)),
     "root": tuple,
 }
 """How fields that hold more than a plain value are read, by name."""

@@ -112,7 +112,8 @@ class EntityUnlockSent:
 class EntityStateSet:
     """An entity after a batch of operations. ``state`` None: deleted. ``locked_by`` is a critical section's address.
 
-    ``scheduled`` are signals that are not due yet.
+    ``scheduled`` are signals that are not due yet. ``traces`` are what the code of the batch's operations put on its
+    spans, as JSON text, by message id.
     """
 
     type: str = field(init=False, default="EntityStateSet", repr=False)
@@ -120,3 +121,4 @@ class EntityStateSet:
     state: str | None = None
     locked_by: tuple[str, str, int] | None = None
     scheduled: tuple[EntityOperationSignaled, ...] = ()
+    traces: tuple[tuple[str, str], ...] | None = None

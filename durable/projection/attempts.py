@@ -42,7 +42,7 @@ def attempts_of(
         error = outcome.failure.message
     elif isinstance(outcome, ev.TaskDeferred):
         attributes["durable.outcome"] = "deferred"
-    given, events, links, told = _recorded(outcome.trace)
+    given, events, links, told = recorded(outcome.trace)
     yield _span(
         place,
         key,
@@ -89,11 +89,11 @@ def _span(
     )
 
 
-_Recorded: TypeAlias = tuple[dict[str, Attribute], tuple[SpanEvent, ...], tuple[SpanLink, ...], str | None]
+Recorded: TypeAlias = tuple[dict[str, Attribute], tuple[SpanEvent, ...], tuple[SpanLink, ...], str | None]
 
 
-def _recorded(text: str | None) -> _Recorded:
-    """What the activity's code put on its span: attributes, events, links, and the error that it told."""
+def recorded(text: str | None) -> Recorded:
+    """What user code put on its span: attributes, events, links, and the error that it told."""
     if text is None:
         return {}, (), (), None
     stored: dict[str, Any] = json.loads(text)
@@ -102,6 +102,11 @@ def _recorded(text: str | None) -> _Recorded:
         SpanLink(int(trace, 16), int(span, 16), _plain(given)) for trace, span, given in stored.get("links", ())
     )
     return _plain(stored.get("attributes", {})), events, links, stored.get("error")
+
+
+def ended(text: str | None) -> int:
+    """When the code that was recorded ended, in nanoseconds, where that was kept; else 0."""
+    return 0 if text is None else int(json.loads(text).get("ended", 0))
 
 
 def _plain(given: dict[str, Any]) -> dict[str, Attribute]:

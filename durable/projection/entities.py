@@ -1,49 +1,79 @@
 """The spans of an entity: one for each operation, in the trace of whoever asked for it.
 
 Rule of this file: an entity has no span of its own. It lives for ever, and a trace of all its operations would have no
-end: a call belongs to its caller's trace, a signal has a trace of its own that names who sent it.
+end: a call belongs to its caller's trace, a signal has a trace of its own that names who sent it. The span of a signal
+for a later time comes when it is done.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from durable.core import events as ev
+from durable.core.codec import event_from_dict
+from durable.projection.attempts import ended, recorded
 from durable.projection.calls import moment, operation_name
-from durable.projection.ids import parse_traceparent, span_id, trace_id
+from durable.projection.ids import TraceMode, parse_traceparent, span_id, trace_id
 from durable.projection.places import Place, sender_link, trace_of_root
-from durable.projection.spans import Attribute, SpanData, SpanLink
+from durable.projection.spans import Attribute, Kind, SpanData, SpanLink
 
 _NS = 1000
 
-
-def batch_spans(place: Place, arrived: Sequence[Any], decided: Sequence[Any], now: int) -> Iterator[SpanData]:
-    """The spans of the operations that one batch took in, at ``now`` (microseconds)."""
-    failures = {
-        (event.caller_id, event.caller_execution_id, event.task_id): event.failure
-        for event in decided
-        if isinstance(event, ev.EntityOperationFailed)
-    }
-    for event in arrived:
-        if isinstance(event, ev.EntityOperationCalled):
-            failure = failures.get((event.caller_id, event.caller_execution_id, event.task_id))
-            yield _called(place, event, failure, now)
-        elif isinstance(event, ev.EntityOperationSignaled):
-            yield _signaled(place, event, failures.get((None, None, event.task_id)), now)
+Operation: TypeAlias = ev.EntityOperationCalled | ev.EntityOperationSignaled
 
 
-def _called(place: Place, event: ev.EntityOperationCalled, failure: Any, now: int) -> SpanData:
-    caller, execution = event.caller_id or "", event.caller_execution_id or ""
-    top_instance, top_execution, came_with = event.root or (caller, execution, "")
-    trace, _ = trace_of_root(place.hub, place.mode, top_instance, top_execution, came_with or None)
-    above = span_id(place.hub, caller, execution, f"task:{event.task_id}")
-    return _operation(place, event, failure, now, "SERVER", trace, above, ())
+def operation_ids(hub: str, mode: TraceMode, entity_id: str, event: Operation) -> tuple[int, int]:
+    """Trace and span id of an operation, known when it is asked for, whichever execution of the entity does it."""
+    own = span_id(hub, entity_id, "", f"operation:{event.message_id}")
+    if isinstance(event, ev.EntityOperationSignaled):
+        return trace_id(hub, entity_id, event.message_id or ""), own
+    top = event.root or (event.caller_id or "", event.caller_execution_id or "", "")
+    return trace_of_root(hub, mode, top[0], top[1], top[2] or None)[0], own
 
 
-def _signaled(place: Place, event: ev.EntityOperationSignaled, failure: Any, now: int) -> SpanData:
-    trace = trace_id(place.hub, place.instance_id, event.message_id or "")
-    return _operation(place, event, failure, now, "CONSUMER", trace, None, signal_links(place, event))
+class EntitySpans:
+    """The spans of one execution of an entity, fed with its batches in order. Times are in microseconds."""
+
+    def __init__(self) -> None:
+        self._waiting: tuple[ev.EntityOperationSignaled, ...] = ()
+
+    def batch(self, place: Place, arrived: Sequence[Any], decided: Sequence[Any], now: int) -> Iterator[SpanData]:
+        """The spans of the operations that were done in the batch of ``now``."""
+        failures = {
+            (event.caller_id, event.caller_execution_id, event.task_id): event.failure
+            for event in decided
+            if isinstance(event, ev.EntityOperationFailed)
+        }
+        after = next((event for event in decided if isinstance(event, ev.EntityStateSet)), ev.EntityStateSet(now))
+        traces = dict(after.traces or ())
+        for event in self._done(arrived, after, now):
+            signaled = isinstance(event, ev.EntityOperationSignaled)
+            caller = (None, None) if signaled else (event.caller_id, event.caller_execution_id)
+            failure = failures.get((*caller, event.task_id))
+            yield _operation(place, event, failure, now, traces.get(event.message_id or ""))
+
+    def _done(self, arrived: Sequence[Any], after: ev.EntityStateSet, now: int) -> Iterator[Any]:
+        """What arrived and was done at once; then the signals that had waited for their time."""
+        for event in arrived:
+            if isinstance(event, ev.ExecutionStarted):
+                self._waiting = _left_by_the_one_before(event)
+            elif isinstance(event, ev.EntityOperationCalled) or (
+                isinstance(event, ev.EntityOperationSignaled) and (event.scheduled_at or 0) <= now
+            ):
+                yield event
+        wait = {signal.message_id for signal in after.scheduled}
+        yield from (signal for signal in self._waiting if signal.message_id not in wait)
+        self._waiting = after.scheduled
+
+
+def _left_by_the_one_before(started: ev.ExecutionStarted) -> tuple[ev.EntityOperationSignaled, ...]:
+    """The signals that waited for their time when the execution before went on in this one."""
+    if not started.input.startswith("{"):
+        return ()  # it is the first one; or its state is so large that it is stored apart
+    before = event_from_dict(json.loads(started.input))
+    return before.scheduled if isinstance(before, ev.EntityStateSet) else ()
 
 
 def signal_links(place: Place, event: ev.EntityOperationSignaled | ev.EventRaised) -> tuple[SpanLink, ...]:
@@ -56,16 +86,7 @@ def signal_links(place: Place, event: ev.EntityOperationSignaled | ev.EventRaise
     return () if sender is None else (SpanLink(sender.trace_id, sender.span_id, what),)
 
 
-def _operation(
-    place: Place,
-    event: ev.EntityOperationCalled | ev.EntityOperationSignaled,
-    failure: Any,
-    now: int,
-    kind: Any,
-    trace: int,
-    above: int | None,
-    links: tuple[SpanLink, ...],
-) -> SpanData:
+def _operation(place: Place, event: Operation, failure: Any, now: int, trace: str | None) -> SpanData:
     attributes: dict[str, Attribute] = {
         "durabletask.type": "entity",
         "durabletask.task.operation": event.operation,
@@ -73,12 +94,21 @@ def _operation(
         "durabletask.task.execution_id": place.execution_id,
         "durable.hub": place.hub,
     }
-    if isinstance(event, ev.EntityOperationSignaled) and event.scheduled_at is not None:
-        attributes["durabletask.task.scheduled_time"] = moment(event.scheduled_at)
+    kind: Kind = "SERVER"
+    above: int | None = None
+    links: tuple[SpanLink, ...] = ()
+    if isinstance(event, ev.EntityOperationCalled):
+        key = f"task:{event.task_id}"
+        above = span_id(place.hub, event.caller_id or "", event.caller_execution_id or "", key)
+    else:
+        kind, links = "CONSUMER", signal_links(place, event)
+        if event.scheduled_at is not None:
+            attributes["durabletask.task.scheduled_time"] = moment(event.scheduled_at)
+    given, events, recorded_links, told = recorded(trace)
+    error = told if failure is None else failure.message
     if failure is not None:
         attributes["error.type"] = failure.error_type
-    name = operation_name(place.instance_id, event.operation)
-    key = f"operation:{event.message_id}"
-    error = None if failure is None else failure.message
-    start = min(event.timestamp, now)
-    return SpanData(name, kind, trace, place.span_id(key), above, start * _NS, now * _NS, attributes, (), links, error)
+    trace_of_it, own = operation_ids(place.hub, place.mode, place.instance_id, event)
+    start, end = min(event.timestamp, now) * _NS, max(now * _NS, ended(trace))
+    name, links = operation_name(place.instance_id, event.operation), (*links, *recorded_links)
+    return SpanData(name, kind, trace_of_it, own, above, start, end, given | attributes, events, links, error)

@@ -15,7 +15,7 @@ from durable.core.ids import is_entity
 from durable.core.state import RuntimeStatus
 from durable.projection.attempts import attempts_of, given_up
 from durable.projection.calls import ANSWERS, OPENING, Call, about_execution, sending, versioned
-from durable.projection.entities import batch_spans, signal_links
+from durable.projection.entities import EntitySpans, signal_links
 from durable.projection.ids import TraceMode
 from durable.projection.places import ROOT, Place, link_to_started, place_of_record
 from durable.projection.spans import Attribute, Kind, SpanData, SpanEvent, SpanLink
@@ -79,6 +79,7 @@ class Projection:
         self._events: list[SpanEvent] = []
         self._left_out = 0
         self._turning = False
+        self._entity = EntitySpans()
         self._ended: str | None = None
         self._origin: tuple[SpanLink, ...] = ()
         self.started: ev.ExecutionStarted | None = None
@@ -153,7 +154,7 @@ class Projection:
 
     def _end_turn(self) -> Iterator[SpanData]:
         if self.place is not None and is_entity(self.place.instance_id):
-            yield from batch_spans(self.place, self._arrived, self._decided, self._now)
+            yield from self._entity.batch(self.place, self._arrived, self._decided, self._now)
         self._arrived, self._decided = [], []
         self._turning, self._position = False, 0
         self._seq += 1

@@ -20,7 +20,7 @@ from durable.clock import Clock
 from durable.core.errors import ActivityTimeoutError, FailureDetails, PoisonActivityError
 from durable.core.events import TaskCompleted, TaskDeferred, TaskFailed, TaskScheduled
 from durable.definitions import Activity
-from durable.instrument import LiveAttempt
+from durable.instrument import LiveSpan
 from durable.payloads import decode, encode
 from durable.worker.transactional import Transactions
 
@@ -52,8 +52,8 @@ class Attempt:
     task: asyncio.Task[None] | None = None
     cancelled: bool = False
     started_at: int = -1  # it has not run a line yet
-    begin: Callable[[], LiveAttempt | None] | None = None
-    live: LiveAttempt | None = None
+    begin: Callable[[], LiveSpan | None] | None = None
+    live: LiveSpan | None = None
     key: Key = field(init=False)
 
     def __post_init__(self) -> None:

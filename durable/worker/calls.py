@@ -79,6 +79,7 @@ class Calls:
                 patience,
                 clock,
                 post,
+                self._instrument,
             )
 
     def loops(self) -> Iterator[tuple[Coroutine[Any, Any, None], str]]:

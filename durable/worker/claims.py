@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from random import uniform
 
@@ -17,6 +18,7 @@ from durable.backend import Backend, InstanceRecord, Message
 from durable.clock import Clock
 from durable.core.events import TaskScheduled
 from durable.core.ids import partition_of
+from durable.instrument import Instrument
 from durable.offload import MissingPayloadError, restore_task
 from durable.queues import ActivityQueue
 from durable.registry import Registry
@@ -49,7 +51,9 @@ class ServedQueue:
         patience: Patience,
         clock: Clock,
         post: Callable[[Message], None],
+        instrument: Instrument | None = None,
     ) -> None:
+        self._instrument = instrument
         self.queue = queue
         self._limits = queue.limits
         self._backend = backend
@@ -167,6 +171,10 @@ class ServedQueue:
             last,
             partial(self._attempt_ended, task),
         )
+        if self._instrument is not None:
+            # The instance may have gone on in another execution meanwhile.
+            asker = replace(record, execution_id=task.execution_id)
+            attempt.begin = partial(self._instrument.attempt, asker, scheduled, task.number)
         self.running[task.task_id] = attempt.key
         self._activities.start(attempt)
 

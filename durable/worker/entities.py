@@ -7,9 +7,11 @@ committed never happened, and its messages come again; what an operation that ra
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextvars import Context
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeAlias
 from uuid import uuid4
 
 import orjson
@@ -22,12 +24,18 @@ from durable.core.errors import FailureDetails
 from durable.core.ids import EntityId, next_execution_id
 from durable.entities import DELETE, Entity
 from durable.entity_context import EntityContext
+from durable.instrument import Instrument, LiveSpan
 from durable.payloads import encode
 from durable.registry import Registry
 from durable.worker.live import MAX_ARRIVED, LiveInstance
 
 ROLL_AT = 2000
 """History rows after which an entity goes on in a new execution, so that its history stays short."""
+
+MAX_TRACES = 256 * 1024
+"""Characters kept of what the operations of a batch put on their spans; what is beyond is left out."""
+
+Operation: TypeAlias = ev.EntityOperationCalled | ev.EntityOperationSignaled
 
 
 @dataclass(slots=True, eq=False)
@@ -86,7 +94,10 @@ def _is_request(event: ev.HistoryEvent) -> bool:
 class EntityExecution:
     """Runs the batches of one entity."""
 
-    def __init__(self, entity_id: EntityId, definition: Entity, registry: Registry) -> None:
+    def __init__(
+        self, entity_id: EntityId, definition: Entity, registry: Registry, instrument: Instrument | None = None
+    ) -> None:
+        self._instrument = instrument
         self._id = entity_id
         self._definition = definition
         self._registry = registry
@@ -103,7 +114,8 @@ class EntityExecution:
 
     def begin(self, instance: LiveEntity, arrived: list[Any], timestamp: int) -> asyncio.Task[Any]:
         """Run a batch; the task's result is the turn's events."""
-        batch = _Batch(self._id, self._definition, self._registry, instance.current(), timestamp)
+        begin = None if self._instrument is None else partial(self._instrument.operation, instance.record)
+        batch = _Batch(self._id, self._definition, self._registry, instance.current(), timestamp, begin)
         length, execution_id = instance.state.length, instance.record.execution_id
         # An empty context, or the operations would see the variables of whoever happened to deliver the message.
         self._task = asyncio.get_running_loop().create_task(batch.run(arrived, length, execution_id), context=Context())
@@ -114,8 +126,17 @@ class _Batch:
     """One batch of operations."""
 
     def __init__(
-        self, entity_id: EntityId, definition: Entity, registry: Registry, before: ev.EntityStateSet, timestamp: int
+        self,
+        entity_id: EntityId,
+        definition: Entity,
+        registry: Registry,
+        before: ev.EntityStateSet,
+        timestamp: int,
+        begin: Callable[[Operation], LiveSpan | None] | None,
     ) -> None:
+        self._begin = begin
+        self._traces: list[tuple[str, str]] = []
+        self._room = MAX_TRACES
         self._id = entity_id
         self._definition = definition
         self._registry = registry
@@ -133,7 +154,8 @@ class _Batch:
             await self._deal_with(event, released)
         await self._run_scheduled()
         after = ev.EntityStateSet(self._now, self._payload, self._locked_by, tuple(self._scheduled))
-        events = [*arrived, ev.OrchestratorStarted(self._now), *self._decisions, after]
+        traced = replace(after, traces=tuple(self._traces)) if self._traces else after
+        events = [*arrived, ev.OrchestratorStarted(self._now), *self._decisions, traced]
         if length + len(events) >= ROLL_AT:
             stored = orjson.dumps(after).decode()
             events.append(ev.ContinueAsNew(self._now, next_execution_id(execution_id), stored))
@@ -161,11 +183,12 @@ class _Batch:
         for signal in sorted(due, key=lambda one: one.scheduled_at or 0):
             await self._operate(signal)
 
-    async def _operate(self, event: ev.EntityOperationCalled | ev.EntityOperationSignaled) -> None:
+    async def _operate(self, event: Operation) -> None:
         """Run one operation: all of it counts, or nothing but its failure."""
         called = isinstance(event, ev.EntityOperationCalled)
         caller = (event.caller_id, event.caller_execution_id) if isinstance(event, ev.EntityOperationCalled) else ()
         context = self._context(event)
+        live = None if self._begin is None else self._begin(event)
         try:
             result = await self._invoke(event, context)
             payload = encode(result, f"the result of operation {event.operation!r} of {self._id}")
@@ -179,6 +202,8 @@ class _Batch:
                 ev.EntityOperationFailed(self._now, event.task_id, FailureDetails.of(error), *caller)
             )
             return
+        finally:
+            self._keep_recorded(event, live)
         self._payload = state
         if state is None:
             self._state = None
@@ -186,7 +211,13 @@ class _Batch:
         if called:
             self._decisions.append(ev.EntityOperationCompleted(self._now, event.task_id, payload, *caller))
 
-    def _context(self, event: ev.EntityOperationCalled | ev.EntityOperationSignaled) -> EntityContext:
+    def _keep_recorded(self, event: Operation, live: LiveSpan | None) -> None:
+        text = None if live is None else live.recorded()
+        if text is not None and event.message_id is not None and len(text) <= self._room:
+            self._room -= len(text)
+            self._traces.append((event.message_id, text))
+
+    def _context(self, event: Operation) -> EntityContext:
         return EntityContext(
             self._id,
             event.operation,

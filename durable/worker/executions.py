@@ -39,7 +39,8 @@ class Executions:
         """
         if is_entity(started.instance_id):
             entity_id = EntityId.parse(started.instance_id)
-            return EntityExecution(entity_id, self._registry.find_entity(entity_id.name), self._registry)
+            entity = self._registry.find_entity(entity_id.name)
+            return EntityExecution(entity_id, entity, self._registry, self._instrument)
         definition = self._registry.find_orchestrator(started.name)
         settings = self._settings
         if started.name.startswith(BUILT_IN) or matches(settings.version_match, settings.version, version):

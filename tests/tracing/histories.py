@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from durable.core import events as ev
-from durable.core.codec import event_from_dict
+from durable.core.codec import event_from_dict, event_to_dict
 from durable.core.errors import FailureDetails
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -153,8 +153,12 @@ def rewound() -> list[ev.HistoryEvent]:
     ]
 
 
+LATER = ev.EntityOperationSignaled(T0, 0, "@stock@7", "add", "[]", at(9), "@stock@7/client/2", CALLER)
+"""A signal for a later time."""
+
+
 def entity() -> list[ev.HistoryEvent]:
-    """An entity that was called, signaled and locked."""
+    """An entity that was called, signaled and locked; the signal for a later time is left to its next execution."""
     caller = ("order-1", "e1")
     begun = ev.ExecutionStarted(T0, "@stock@7", "x", "stock", "null")
     called = ev.EntityOperationCalled(T0, 4, "@stock@7", "take", "[]", None, *caller, "order-1/e1/0/4")
@@ -169,25 +173,41 @@ def entity() -> list[ev.HistoryEvent]:
                 called,
                 refused,
                 ev.EntityOperationSignaled(T0, 9, "@stock@7", "add", "[]", None, "order-1/e1/00000000/000009"),
-                ev.EntityOperationSignaled(T0, 0, "@stock@7", "add", "[]", at(9), "@stock@7/client/2", CALLER),
+                LATER,
                 ev.EntityLockRequested(T0, 6, ("@stock@7",), 0, None, *caller, "order-1/e1/0/6"),
             ],
             [
                 ev.EntityOperationCompleted(at(1), 4, "null", "order-1", "e1"),
                 ev.EntityOperationFailed(at(1), 5, BOOM, "order-1", "e1"),
                 ev.EntityLockGranted(at(1), 6, ("@stock@7",), "order-1", "e1"),
-                ev.EntityStateSet(at(1), "1", ("order-1", "e1", 6)),
+                ev.EntityStateSet(at(1), "1", ("order-1", "e1", 6), (LATER,), (("order-1/e1/0/4", RECORDED),)),
             ],
         ),
         *turn(
             2,
             [ev.EntityUnlockSent(at(2), 6, "@stock@7", "order-1", "e1", "order-1/e1/1/3")],
-            [ev.EntityStateSet(at(2), "1"), ev.ContinueAsNew(at(2), "x.1", "null")],
+            [ev.EntityStateSet(at(2), "1", None, (LATER,)), ev.ContinueAsNew(at(2), "x.1", "{}")],
         ),
     ]
 
 
-MADE = {"everything": everything, "rewound": rewound, "entity": entity}
+def entity_later() -> list[ev.HistoryEvent]:
+    """The next execution of that entity: the signal's time comes, and its operation traces something."""
+    before = json.dumps(event_to_dict(ev.EntityStateSet(at(2), "1", None, (LATER,))))
+    ended = json.dumps({"attributes": {"order": 7}, "ended": at(10) * 1000})
+    return [
+        *turn(
+            3,
+            [ev.ExecutionStarted(at(2), "@stock@7", "x.1", "stock", before)],
+            [ev.EntityStateSet(at(3), "1", None, (LATER,))],
+        ),
+        *turn(
+            9, [ev.TimerFired(at(9), 0, at(9))], [ev.EntityStateSet(at(9), "2", traces=(("@stock@7/client/2", ended),))]
+        ),
+    ]
+
+
+MADE = {"everything": everything, "rewound": rewound, "entity": entity, "entity_later": entity_later}
 
 
 def all_histories() -> dict[str, list[ev.HistoryEvent]]:

@@ -17,7 +17,19 @@ from hypothesis import strategies as st
 from durable.core import events as ev
 from durable.core.events import HistoryEvent
 from durable.projection import Projection, RootSpan, SpanData, TraceMode, project, timeline, trace_id, trace_url
-from tests.tracing.histories import CALLER, all_histories, everything, instance_of, rewound, started, turn
+from tests.tracing.histories import (
+    CALLER,
+    LATER,
+    SECOND,
+    all_histories,
+    entity,
+    entity_later,
+    everything,
+    instance_of,
+    rewound,
+    started,
+    turn,
+)
 from tests.tracing.snapshots import FOLDER, spans_text
 
 ROOT = Path(__file__).parent.parent.parent
@@ -114,6 +126,21 @@ def test_lost_attempts_are_spans_and_what_the_code_recorded_is_on_the_last() -> 
     assert attempts[2].attributes["order"] == 7
     assert [event.name for event in attempts[2].events] == ["charged"]
     assert {span.parent_id for span in attempts} == {one(spans, "activity:charge", "CLIENT").span_id}
+
+
+def test_a_signal_for_a_later_time_is_a_span_when_it_is_done() -> None:
+    at_first, later = project("hub", entity()), project("hub", entity_later())
+    assert not [span for span in at_first if "durabletask.task.scheduled_time" in span.attributes]
+    (span,) = later
+    assert (span.name, span.kind, span.attributes["order"]) == ("entity:stock:add", "CONSUMER", 7)
+    assert (span.start, span.end) == (LATER.timestamp * 1000, (LATER.timestamp + 10 * SECOND) * 1000)
+    assert span.trace_id == trace_id("hub", "@stock@7", LATER.message_id or "")
+
+
+def test_what_an_operation_put_on_its_span_is_on_it() -> None:
+    taken = [span for span in project("hub", entity()) if span.attributes.get("order") == 7]
+    assert [(span.name, span.kind, span.error) for span in taken] == [("entity:stock:take", "SERVER", None)]
+    assert [event.name for event in taken[0].events] == ["charged"]
 
 
 def test_a_trace_of_its_own_links_to_its_caller_and_a_joined_one_is_below_it() -> None:

@@ -24,19 +24,26 @@ from opentelemetry.trace import SpanContext, TracerProvider
 
 from durable.backend import Backend, BackendUnavailable, Commit, InstanceRecord
 from durable.clock import Clock
-from durable.core.events import EntityOperationSignaled, EventRaised, ExecutionStarted, TaskScheduled
+from durable.core.events import (
+    EntityOperationCalled,
+    EntityOperationSignaled,
+    EventRaised,
+    ExecutionStarted,
+    TaskScheduled,
+)
 from durable.instrument import Instrument, Slots, Turn
 from durable.projection import place_of_record
 from durable.projection.attempts import attempt_key
+from durable.projection.entities import operation_ids
 from durable_otel import _callers
 from durable_otel._catching_up import CatchUp
 from durable_otel._environment import exporter_of, is_disabled
 from durable_otel._exporter import ExportThread
-from durable_otel._live import AttemptSpan, OrchestratorSpan, make_current, span_context
+from durable_otel._live import AttemptSpan, OperationSpan, OrchestratorSpan, context_of, make_current
 from durable_otel._meters import Meters
 from durable_otel._metrics import HistoryMetrics
 from durable_otel._pending import Pending
-from durable_otel._projector import Projector, is_sampled
+from durable_otel._projector import Projector, is_in_share, is_sampled
 from durable_otel._settings import TraceSettings, sample_of
 from durable_otel._spans import stable_resource
 from durable_otel._store import timed
@@ -200,12 +207,25 @@ class OpenTelemetry(Instrument):
         make_current(span, record.tags)
         return span
 
+    def operation(
+        self, record: InstanceRecord, event: EntityOperationCalled | EntityOperationSignaled
+    ) -> OperationSpan | None:
+        if self._thread is None:
+            return None
+        span = OperationSpan(partial(self._operation_context, record.instance_id, event))
+        make_current(span, None)
+        return span
+
     def orchestrator(self, started: ExecutionStarted, is_replaying: Callable[[], bool]) -> None:
         if self._thread is not None:
             span = OrchestratorSpan(partial(self._span_context, started, "orchestration"), is_replaying)
             make_current(span, started.tags)
 
+    def _operation_context(self, entity_id: str, event: EntityOperationCalled | EntityOperationSignaled) -> SpanContext:
+        ids = operation_ids(self._hub, self.settings.trace, entity_id, event)
+        return context_of(*ids, sampled=is_in_share(ids[0], self.settings.sample))
+
     def _span_context(self, one: InstanceRecord | ExecutionStarted, key: str) -> SpanContext:
         """The context of the span ``key`` of an execution; computed when it is wanted."""
         place = place_of_record(self._hub, self.settings.trace, one)
-        return span_context(place, key, sampled=is_sampled(place, self.settings.sample))
+        return context_of(place.trace_id, place.span_id(key), sampled=is_sampled(place, self.settings.sample))

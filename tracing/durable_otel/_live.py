@@ -24,7 +24,6 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from durable.projection import Place
 from durable.projection.ids import carrier_of
 
 _BAGGAGE = W3CBaggagePropagator()
@@ -108,6 +107,17 @@ class AttemptSpan(Span):
         """Nothing: it ends with the attempt."""
 
 
+class OperationSpan(AttemptSpan):
+    """The span of an entity's operation. History knows when its batch began; where somebody asked for the span, to make
+    others below it, its end is kept with what was put on it.
+    """
+
+    def recorded(self) -> str | None:
+        wanted = self._context is not None and self._context.trace_flags.sampled
+        text = super().recorded()
+        return json.dumps({**json.loads(text or "{}"), "ended": time_ns()}) if wanted else text
+
+
 class OrchestratorSpan(NonRecordingSpan):
     """The span of an orchestration while its code runs; not sampled while it replays, so that its spans come once."""
 
@@ -123,10 +133,10 @@ class OrchestratorSpan(NonRecordingSpan):
         return SpanContext(live.trace_id, live.span_id, is_remote=False, trace_flags=TraceFlags(TraceFlags.DEFAULT))
 
 
-def span_context(place: Place, key: str, *, sampled: bool) -> SpanContext:
-    """The context of the span ``key`` of an execution."""
+def context_of(trace_id: int, span_id: int, *, sampled: bool) -> SpanContext:
+    """The context of a span of this process."""
     flags = TraceFlags(TraceFlags.SAMPLED if sampled else TraceFlags.DEFAULT)
-    return SpanContext(place.trace_id, place.span_id(key), is_remote=False, trace_flags=flags)
+    return SpanContext(trace_id, span_id, is_remote=False, trace_flags=flags)
 
 
 def make_current(span: Span, tags: Mapping[str, str] | None) -> None:

@@ -30,7 +30,8 @@ class _Traced:
     held: list[SpanData] = field(default_factory=list)  # with cadence "completion"
 
 
-def _is_in_share(trace_id: int, share: float) -> bool:
+def is_in_share(trace_id: int, share: float) -> bool:
+    """Whether a trace is among that share of all."""
     return trace_id & _LOW_64 < share * 2**64
 
 
@@ -39,7 +40,7 @@ def is_sampled(place: Place, share: float) -> bool:
     caller = parse_traceparent(place.caller)
     if caller is not None:
         return bool(caller[2] & 1)
-    return _is_in_share(place.trace_id, share)
+    return is_in_share(place.trace_id, share)
 
 
 def _ends(checkpoint: Checkpoint) -> bool:
@@ -119,7 +120,7 @@ class Projector:
         ended = _ends(checkpoint)
         if key[0].startswith("@"):  # an entity: each operation is in the trace of who asked for it
             if traced.forced or checkpoint.seq >= self._cursors.get(key, 0):
-                spans += [span for span in made if _is_in_share(span.trace_id, self._settings.sample)]
+                spans += [span for span in made if is_in_share(span.trace_id, self._settings.sample)]
         elif traced.sampled:
             if traced.forced or checkpoint.seq >= self._cursors.get(key, 0):
                 (spans if self._settings.cadence == "commit" else traced.held).extend(made)

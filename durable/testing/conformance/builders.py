@@ -204,7 +204,7 @@ def _sample(hint: Any, text: str) -> Any:
     }
     if get_origin(kind) is tuple:
         first, *rest = get_args(kind)
-        alternatives = get_args(first) or [first] * 2
+        alternatives = [first] * 2 if get_origin(first) in (None, tuple) else get_args(first)
         return tuple(_sample(part, text) for part in (alternatives if rest == [...] else [first, *rest]))
     return samples[kind] if kind in samples else _full(kind, text)
 
