@@ -9,28 +9,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 from durable.core import events as ev
 from durable.core.codec import event_from_dict
 from durable.projection.attempts import ended, recorded
 from durable.projection.calls import moment, operation_name
-from durable.projection.ids import TraceMode, parse_traceparent, span_id, trace_id
-from durable.projection.places import Place, sender_link, trace_of_root
+from durable.projection.ids import span_id
+from durable.projection.links import signal_links
+from durable.projection.places import Operation, Place, operation_ids
 from durable.projection.spans import Attribute, Kind, SpanData, SpanLink
 
 _NS = 1000
-
-Operation: TypeAlias = ev.EntityOperationCalled | ev.EntityOperationSignaled
-
-
-def operation_ids(hub: str, mode: TraceMode, entity_id: str, event: Operation) -> tuple[int, int]:
-    """Trace and span id of an operation, known when it is asked for, whichever execution of the entity does it."""
-    own = span_id(hub, entity_id, "", f"operation:{event.message_id}")
-    if isinstance(event, ev.EntityOperationSignaled):
-        return trace_id(hub, entity_id, event.message_id or ""), own
-    top = event.root or (event.caller_id or "", event.caller_execution_id or "", "")
-    return trace_of_root(hub, mode, top[0], top[1], top[2] or None)[0], own
 
 
 class EntitySpans:
@@ -74,16 +64,6 @@ def _left_by_the_one_before(started: ev.ExecutionStarted) -> tuple[ev.EntityOper
         return ()  # it is the first one; or its state is so large that it is stored apart
     before = event_from_dict(json.loads(started.input))
     return before.scheduled if isinstance(before, ev.EntityStateSet) else ()
-
-
-def signal_links(place: Place, event: ev.EntityOperationSignaled | ev.EventRaised) -> tuple[SpanLink, ...]:
-    """Who sent a signal or an external event, where that is known: a client's span, or that of an orchestration."""
-    what = {"durable.link": "signaled_by" if isinstance(event, ev.EntityOperationSignaled) else "raised_by"}
-    client = parse_traceparent(event.traceparent)
-    if client is not None:
-        return (SpanLink(client[0], client[1], what),)
-    sender = sender_link(place.hub, place.mode, event.message_id, event.root)
-    return () if sender is None else (SpanLink(sender.trace_id, sender.span_id, what),)
 
 
 def _operation(place: Place, event: Operation, failure: Any, now: int, trace: str | None) -> SpanData:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, TypeAlias
 from urllib.parse import quote
 
-from durable.core.events import ParentInstance, SubOrchestrationInstanceCreated
-from durable.core.ids import TRACEPARENT, child_execution_id, earlier_execution_id
+from durable.core.events import EntityOperationCalled, EntityOperationSignaled, ParentInstance
+from durable.core.ids import TRACEPARENT, earlier_execution_id
 from durable.core.values import value
 from durable.projection.ids import TraceMode, parse_traceparent, span_id, trace_id
 from durable.projection.spans import SpanLink
 
 ROOT = "orchestration"
 """The key of an execution's own span."""
+
+Operation: TypeAlias = EntityOperationCalled | EntityOperationSignaled
 
 
 class Identified(Protocol):
@@ -94,25 +96,13 @@ def trace_of_root(
     return trace_id(hub, instance_id, execution_id), None
 
 
-def link_to_started(place: Place, event: SubOrchestrationInstanceCreated) -> SpanLink:
-    """A link to the first execution of an instance that was started and is not waited for."""
-    execution = child_execution_id(place.instance_id, place.execution_id, event.task_id)
-    trace, _ = trace_of_root(place.hub, place.mode, event.instance_id, execution, None)
-    return SpanLink(trace, span_id(place.hub, event.instance_id, execution, ROOT), {"durable.link": "starts"})
-
-
-def sender_link(hub: str, mode: TraceMode, message_id: str | None, root: tuple[str, ...] | None) -> SpanLink | None:
-    """The span that sent a message, by the message's id; None when no orchestration sent it.
-
-    ``root`` is the top of the sender's tree: instance, execution, traceparent or "". None: it is the sender itself.
-    """
-    parts = (message_id or "").split("/")
-    if len(parts) != 4 or parts[0].startswith("@") or not (parts[2] + parts[3]).isdecimal():
-        return None
-    instance_id, execution_id, seq, position = parts
-    top_instance, top_execution, caller = root or (instance_id, execution_id, "")
-    trace, _ = trace_of_root(hub, mode, top_instance, top_execution, caller or None)
-    return SpanLink(trace, span_id(hub, instance_id, execution_id, f"sent:{int(seq)}/{int(position)}"))
+def operation_ids(hub: str, mode: TraceMode, entity_id: str, event: Operation) -> tuple[int, int]:
+    """Trace and span id of an operation, known when it is asked for, whichever execution of the entity does it."""
+    own = span_id(hub, entity_id, "", f"operation:{event.message_id}")
+    if isinstance(event, EntityOperationSignaled):
+        return trace_id(hub, entity_id, event.message_id or ""), own
+    top = event.root or (event.caller_id or "", event.caller_execution_id or "", "")
+    return trace_of_root(hub, mode, top[0], top[1], top[2] or None)[0], own
 
 
 def trace_url(template: str, hub: str, one: Identified, *, trace: TraceMode = "own") -> str:

@@ -15,9 +15,10 @@ from durable.core.ids import is_entity
 from durable.core.state import RuntimeStatus
 from durable.projection.attempts import attempts_of, given_up
 from durable.projection.calls import ANSWERS, OPENING, Call, about_execution, sending, versioned
-from durable.projection.entities import EntitySpans, signal_links
+from durable.projection.entities import EntitySpans
 from durable.projection.ids import TraceMode
-from durable.projection.places import ROOT, Place, link_to_started, place_of_record
+from durable.projection.links import links_ahead, signal_links
+from durable.projection.places import ROOT, Place, place_of_record
 from durable.projection.spans import Attribute, Kind, SpanData, SpanEvent, SpanLink
 
 RootSpan: TypeAlias = Literal["on_completion", "at_start"]
@@ -352,9 +353,7 @@ class Projection:
         """A message to somebody who is not waited for."""
         assert self.place is not None
         name, attributes = sending(event)
-        links: tuple[SpanLink, ...] = ()
-        if isinstance(event, ev.SubOrchestrationInstanceCreated):
-            links = (link_to_started(self.place, event),)
+        links = links_ahead(self.place, event, self._seq, self._position)
         key, now = f"sent:{self._seq}/{self._position}", self._now
         return self._span(name, "PRODUCER", key, now, now, attributes, above=self._root_key, links=links)
 

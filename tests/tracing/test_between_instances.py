@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from opentelemetry.sdk.trace import TracerProvider
+
 from durable import EntityId, OrchestrationContext, Registry
 from tests.otlp_sink import Received, Sink
 from tests.tracing.conftest import MakeHub
@@ -77,9 +79,24 @@ async def test_entities_and_events_lead_back_to_who_sent_them(sink: Sink, make_h
     (arrived,) = all_named(sink, "orchestration_event:go", "CONSUMER")
     assert (served.parent_id, served.trace_id) == (called.span_id, called.trace_id)
     assert [link[:2] for link in consumed.links] == [(signaled.trace_id, signaled.span_id)]
+    assert [link[:2] for link in signaled.links] == [(consumed.trace_id, consumed.span_id)]
     assert [link[:2] for link in arrived.links] == [(sent.trace_id, sent.span_id)]
     assert consumed.trace_id not in (signaled.trace_id, arrived.trace_id)
     check_whole([one for one in sink.distinct().values() if one.trace_id == called.trace_id])
+
+
+async def test_a_signal_of_a_client_and_its_operation_link_both_ways(
+    sink: Sink, make_hub: MakeHub, user_tracing: TracerProvider
+) -> None:
+    hub = make_hub(provider=user_tracing)
+    hub.include(registry)
+    async with hub.worker():
+        await hub.signal_entity(EntityId("counter", "one"), "add", 1)
+        await received(sink, lambda sink: sum(one.name == "entity:counter:add" for one in sink.spans) == 2)
+    (sent,) = all_named(sink, "entity:counter:add", "PRODUCER")
+    (done,) = all_named(sink, "entity:counter:add", "CONSUMER")
+    assert [link[:2] for link in sent.links] == [(done.trace_id, done.span_id)]
+    assert [link[:2] for link in done.links] == [(sent.trace_id, sent.span_id)]
 
 
 async def test_generations_are_traces_that_link_to_each_other(sink: Sink, make_hub: MakeHub) -> None:

@@ -15,6 +15,7 @@ from durable.backend import InstanceRecord
 from durable.core.events import EntityOperationSignaled, EventRaised
 from durable.core.ids import BAGGAGE, TRACEPARENT, TRACESTATE
 from durable.projection import TraceMode, place_of_record
+from durable.projection.links import link_to_operation
 from durable.projection.places import ROOT
 
 _W3C = TraceContextTextMapPropagator()
@@ -61,13 +62,16 @@ def _describe(span: Span, hub: str, mode: TraceMode, record: InstanceRecord) -> 
     if mode == "own":
         # The instance's own span does not exist yet; its id does.
         place = place_of_record(hub, mode, record)
-        ahead = SpanContext(place.trace_id, place.span_id(ROOT), True, TraceFlags(TraceFlags.SAMPLED))
-        span.add_link(ahead, {"durable.link": "starts"})
+        span.add_link(_context(place.trace_id, place.span_id(ROOT)), {"durable.link": "starts"})
+
+
+def _context(trace_id: int, span_id: int) -> SpanContext:
+    return SpanContext(trace_id, span_id, is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED))
 
 
 @contextmanager
 def sending(
-    tracer: Tracer, hub: str, instance_id: str, event: EventRaised | EntityOperationSignaled
+    tracer: Tracer, hub: str, mode: TraceMode, instance_id: str, event: EventRaised | EntityOperationSignaled
 ) -> Iterator[EventRaised | EntityOperationSignaled]:
     """The block in which an external event is raised, or an entity is signaled; the event carries the context."""
     attributes = {"durabletask.event.target_instance_id": instance_id, "durable.hub": hub}
@@ -77,6 +81,9 @@ def sending(
     else:
         name = f"entity:{instance_id.split('@')[1]}:{event.operation}"
         attributes |= {"durabletask.type": "entity", "durabletask.task.operation": event.operation}
-    with tracer.start_as_current_span(name, kind=SpanKind.PRODUCER, attributes=attributes):
+    with tracer.start_as_current_span(name, kind=SpanKind.PRODUCER, attributes=attributes) as span:
+        if isinstance(event, EntityOperationSignaled):
+            ahead = link_to_operation(hub, mode, instance_id, event)
+            span.add_link(_context(ahead.trace_id, ahead.span_id), ahead.attributes)
         traceparent = carrier_tags(frozenset()).get(TRACEPARENT)
         yield event if traceparent is None else replace(event, traceparent=traceparent)

@@ -34,7 +34,7 @@ from durable.core.events import (
 from durable.instrument import Instrument, Slots, Turn
 from durable.projection import place_of_record
 from durable.projection.attempts import attempt_key
-from durable.projection.entities import operation_ids
+from durable.projection.places import operation_ids
 from durable_otel import _callers
 from durable_otel._catching_up import CatchUp
 from durable_otel._environment import exporter_of, is_disabled
@@ -197,7 +197,7 @@ class OpenTelemetry(Instrument):
     def sending(self, instance_id: str, event: Any) -> AbstractContextManager[EventRaised | EntityOperationSignaled]:
         if self._thread is None:
             return nullcontext(event)
-        return _callers.sending(self._tracer, self._hub, instance_id, event)
+        return _callers.sending(self._tracer, self._hub, self.settings.trace, instance_id, event)
 
     def attempt(self, record: InstanceRecord, scheduled: TaskScheduled, number: int) -> AttemptSpan | None:
         if self._thread is None:
