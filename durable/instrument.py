@@ -96,8 +96,11 @@ class Instrument:
         """A client raises an external event, or signals an entity, within the block; what is given back is sent."""
         return nullcontext(event)
 
-    def attempt(self, record: InstanceRecord, scheduled: TaskScheduled, number: int) -> LiveSpan | None:
-        """An attempt of an activity begins in the current ``contextvars`` context; ``number`` counts deliveries."""
+    def attempt(self, record: InstanceRecord, scheduled: TaskScheduled, number: int, run: int = 0) -> LiveSpan | None:
+        """An attempt of an activity begins in the current ``contextvars`` context; ``number`` counts deliveries.
+
+        ``run`` is 0, or how often the execution was rewound where a run before had a task of that id.
+        """
         return None
 
     def operation(
@@ -106,5 +109,8 @@ class Instrument:
         """An operation of an entity begins in the current ``contextvars`` context."""
         return None
 
-    def orchestrator(self, started: ExecutionStarted, is_replaying: Callable[[], bool]) -> None:
-        """An orchestrator's code begins in the current ``contextvars`` context."""
+    def orchestrator(self, started: ExecutionStarted, is_replaying: Callable[[], bool], run: Callable[[], int]) -> None:
+        """An orchestrator's code begins in the current ``contextvars`` context.
+
+        ``run`` gives how often the execution was rewound. It is to be asked while code runs, not at once.
+        """

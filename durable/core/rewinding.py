@@ -6,7 +6,7 @@ succeeded after them is kept, by what was called, and answers the same calls whe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from durable.core import events as ev
@@ -83,6 +83,11 @@ def rewound_state(events: Sequence[ev.HistoryEvent], keep: int) -> InstanceState
         if task_id not in answered:
             state.use_kept(asked)
     return state
+
+
+def last_task(events: Iterable[ev.HistoryEvent]) -> int:
+    """The highest task id in the events of an orchestration; 0 where there is none."""
+    return max((getattr(event, "task_id", 0) for event in events), default=0)
 
 
 def outstanding_calls(state: InstanceState) -> dict[int, Any]:

@@ -18,6 +18,16 @@ ROOT = "orchestration"
 Operation: TypeAlias = EntityOperationCalled | EntityOperationSignaled
 
 
+def run_key(run: int) -> str:
+    """The key of the own span of an execution that was rewound that often."""
+    return ROOT if run == 0 else f"{ROOT}:rewound:{run}"
+
+
+def task_key(task_id: int, run: int) -> str:
+    """The key of a call's span; ``run`` is not 0 where a run before had a task of that id: this one is another."""
+    return f"task:{task_id}" if run == 0 else f"task:{task_id}:rewound:{run}"
+
+
 class Identified(Protocol):
     """What says which execution it is about: an instance's record, or its first event."""
 

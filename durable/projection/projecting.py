@@ -18,7 +18,7 @@ from durable.projection.calls import ANSWERS, OPENING, Call, about_execution, se
 from durable.projection.entities import EntitySpans
 from durable.projection.ids import TraceMode
 from durable.projection.links import links_ahead, signal_links
-from durable.projection.places import ROOT, Place, place_of_record
+from durable.projection.places import ROOT, Place, place_of_record, run_key, task_key
 from durable.projection.spans import Attribute, Kind, SpanData, SpanEvent, SpanLink
 
 RootSpan: TypeAlias = Literal["on_completion", "at_start"]
@@ -73,7 +73,7 @@ class Projection:
         self._arrived: list[Any] = []
         self._decided: list[Any] = []
         self._open: dict[int, Call] = {}
-        self._closed: set[int] = set()
+        self._task = self._former_task = 0  # the last task ids: so far, and of the runs before
         self._log: list[tuple[int, int, Call | None]] = []  # what opened and closed, by place, for a rewind
         self._length = self._position = self._seq = self._run = 0
         self._start = self._now = 0
@@ -163,6 +163,7 @@ class Projection:
 
     def _decide(self, event: Any) -> Iterator[SpanData]:
         self._length += 1
+        self._task = max(self._task, getattr(event, "task_id", 0))
         if self.place is None or self.started is None:
             return
         if is_entity(self.place.instance_id):
@@ -213,7 +214,7 @@ class Projection:
         self._start, self._run = self._now, 0
         self._open = {key: replace(call, start=max(call.start, self._now)) for key, call in self._open.items()}
         self._log = [(self._length, key, call) for key, call in self._open.items()]
-        self._closed, self._events, self._left_out = set(), [], 0
+        self._former_task, self._events, self._left_out = 0, [], 0
         yield from self._announce()
 
     def _first_links(self) -> tuple[SpanLink, ...]:
@@ -251,7 +252,7 @@ class Projection:
 
     def _rewind(self, event: ev.ExecutionRewound) -> None:
         """Go back to before the first failure: what was open there is open again, from now on, in a run of its own."""
-        self._run += 1
+        self._run, self._former_task = self._run + 1, self._task
         self._log = [entry for entry in self._log if entry[0] <= event.keep]
         self._open = {}
         for _, task_id, call in self._log:
@@ -265,7 +266,7 @@ class Projection:
 
     def _link_to_former_run(self) -> SpanLink:
         assert self.place is not None
-        former = self.place.span_id(self._key_of_run(self._run - 1))
+        former = self.place.span_id(run_key(self._run - 1))
         return SpanLink(self.place.trace_id, former, {"durable.link": "rewound_from"})
 
     @property
@@ -275,11 +276,7 @@ class Projection:
 
     @property
     def _root_key(self) -> str:
-        return ROOT if self._root_span == "at_start" else self._key_of_run(self._run)
-
-    @staticmethod
-    def _key_of_run(run: int) -> str:
-        return ROOT if run == 0 else f"{ROOT}:rewound:{run}"
+        return ROOT if self._root_span == "at_start" else run_key(self._run)
 
     def _note(self, event: Any) -> None:
         if len(self._events) >= MAX_EVENTS:
@@ -294,9 +291,7 @@ class Projection:
     # --- what it asked for -------------------------------------------------------------------------
 
     def _task_key(self, task_id: int) -> str:
-        """A task that was closed in an earlier run is another one now."""
-        key = f"task:{task_id}"
-        return f"{key}:rewound:{self._run}" if task_id in self._closed else key
+        return task_key(task_id, self._run if task_id <= self._former_task else 0)
 
     def _answered(self, event: Any) -> Iterator[SpanData]:
         call = self._open[event.task_id]
@@ -335,7 +330,6 @@ class Projection:
         given = call.attributes | attributes | {"durabletask.task.task_id": call.task_id}
         span = self._span(call.name, call.kind, key, call.start, end, given, self._root_key, error=error)
         del self._open[call.task_id]
-        self._closed.add(call.task_id)
         self._log.append((self._length + 1, call.task_id, None))
         return span
 

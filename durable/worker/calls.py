@@ -131,7 +131,8 @@ class Calls:
             heartbeat = scheduled.previous.heartbeat
         attempt = Attempt(record.instance_id, record.execution_id, scheduled, definition, number, heartbeat)
         if self._instrument is not None:
-            attempt.begin = partial(self._instrument.attempt, record, scheduled, number)
+            run = instance.run if scheduled.task_id <= instance.former_task else 0
+            attempt.begin = partial(self._instrument.attempt, record, scheduled, number, run)
         self._activities.start(attempt)
 
     def _offer(self, instance: LiveInstance, scheduled: TaskScheduled, *, again: bool) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 from durable.core.context import OrchestrationContext
 from durable.core.errors import VersionMismatchError
@@ -20,6 +20,8 @@ from durable.worker.entities import EntityExecution, LiveEntity
 from durable.worker.live import Execution, LiveInstance
 from durable.worker.services import WorkerServices
 
+Run: TypeAlias = Callable[[], int]
+
 
 class Executions:
     """Makes executions from the definitions of a registry."""
@@ -30,8 +32,10 @@ class Executions:
         self._settings = settings
         self._services = WorkerServices(registry)
 
-    def begin(self, started: ExecutionStarted, version: str | None) -> Execution:
+    def begin(self, started: ExecutionStarted, version: str | None, run: Run = lambda: 0) -> Execution:
         """The execution that begins with ``started``; no turn has run yet. ``version`` is the instance's.
+
+        ``run`` gives how often it was rewound; it is asked when the code runs.
 
         Raises:
             UnknownFunctionError: its orchestrator or entity is not registered here.
@@ -46,7 +50,7 @@ class Executions:
         if started.name.startswith(BUILT_IN) or matches(settings.version_match, settings.version, version):
             begin: Begin = definition.begin
             if self._instrument is not None:
-                begin = partial(_traced, self._instrument, started, begin)
+                begin = partial(_traced, self._instrument, started, run, begin)
             return Orchestration(started, begin, self._services)
         mismatch = VersionMismatchError(
             f"instance {started.instance_id!r} of orchestrator {started.name!r} has version {version!r}; this "
@@ -63,10 +67,15 @@ class Executions:
 
 
 async def _traced(
-    instrument: Instrument, started: ExecutionStarted, begin: Begin, context: OrchestrationContext, payload: str
+    instrument: Instrument,
+    started: ExecutionStarted,
+    run: Run,
+    begin: Begin,
+    context: OrchestrationContext,
+    payload: str,
 ) -> Any:
     """An orchestrator's code in a trace context."""
-    instrument.orchestrator(started, lambda: context.is_replaying)
+    instrument.orchestrator(started, lambda: context.is_replaying, run)
     return await begin(context, payload)
 
 

@@ -109,6 +109,8 @@ class LiveInstance:
     done: set[str] = field(default_factory=set)  # ids of the messages taken in while it is in memory
     failures: int = 0
     queued: dict[int, str] | None = None  # the queues of the activities that were offered while it is in memory
+    run: int = 0  # how often this execution was rewound
+    former_task: int = 0  # the last task id of the runs before
     ready_at: float = 0.0  # when its turn could begin, and when it did; kept only for an instrument
     began_at: float = 0.0
     shown_status: tuple[str, str] = ("", "")  # the custom status that was projected last, as it is and as shown

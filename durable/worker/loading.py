@@ -23,7 +23,7 @@ from durable.core.events import (
     TaskScheduled,
 )
 from durable.core.ids import earlier_execution_id, is_entity
-from durable.core.rewinding import effective, kept_answers, rewind_point, rewound_state
+from durable.core.rewinding import effective, kept_answers, last_task, rewind_point, rewound_state
 from durable.core.state import RuntimeStatus
 from durable.offload import restore_checkpoints, restore_record
 from durable.scheduling import scheduled_for
@@ -69,6 +69,8 @@ class _Catching:
         """Take back what a rewind does. Raises _RewoundHistory when the events before were not gathered."""
         if self.events is None:
             raise _RewoundHistory
+        self.instance.run += 1
+        self.instance.former_task = max(self.instance.former_task, last_task(self.events))
         self.instance.state = rewound_state(self.events, rewound.keep)
         del self.events[rewound.keep :]
 
@@ -208,8 +210,10 @@ class Loader:
         """An instance that ended badly, as it was before its first failure."""
         checkpoints = [checkpoint async for page in self._pages(record) for checkpoint in page]
         events = effective([checkpoint.events for checkpoint in checkpoints])
-        execution = self._executions.begin(_started(checkpoints[0]), record.version)
-        instance = LiveInstance(record, execution, self._count, recoveries=record.recoveries)
+        run = 1 + sum(type(checkpoint.events[0]) is ExecutionRewound for checkpoint in checkpoints)
+        execution = self._executions.begin(_started(checkpoints[0]), record.version, lambda: run)
+        instance = LiveInstance(record, execution, self._count, recoveries=record.recoveries, run=run)
+        instance.former_task = max(last_task(checkpoint.events) for checkpoint in checkpoints)
         instance.mailbox += [*go_back(instance, rewind, events), *others]
         instance.next_seq, instance.rev = checkpoints[-1].seq + 1, checkpoints[-1].rev
         instance.unasked = frozenset(message.message_id for message in others if instance.is_ahead(message))
@@ -243,7 +247,9 @@ class Loader:
         if first is None:
             await self._mark_former(record)
             return Loaded(self.fresh(record, inert=inert), [])
-        execution = None if inert else self._executions.begin(_started(first[0]), record.version)
+        execution = None
+        if not inert:
+            execution = self._executions.begin(_started(first[0]), record.version, lambda: instance.run)
         kind = live_class(record.instance_id)
         instance = kind(record, execution, self._count, recoveries=record.recoveries)
         if self._measures is not None:

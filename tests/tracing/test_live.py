@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import Any
 
 import pytest
@@ -15,13 +16,14 @@ from opentelemetry import baggage, context, trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import SpanContext, StatusCode, TraceFlags
 
-from durable import EntityId, OrchestrationContext, Registry, TaskHub
+from durable import EntityId, OrchestrationContext, OrchestrationFailedError, Registry, TaskHub
 from durable.core.events import EntityStateSet, ExecutionStarted, TaskCompleted
 from durable.worker import entities as worker_entities
 from durable_otel._live import MAX_ENTRIES, AttemptSpan
 from tests.e2e.waiting import until
 from tests.otlp_sink import Received, Sink
 from tests.tracing.conftest import MakeHub, unsampled_caller
+from tests.tracing.test_between_instances import all_named
 from tests.tracing.test_over_the_wire import ended, received
 
 registry = Registry()
@@ -302,6 +304,58 @@ async def test_operations_that_are_not_sampled_record_nothing(sink: Sink, make_h
         history = await until(hub.get("@notes@one").history, bool)
     assert sink.spans == []
     assert {event.traces for event in history if isinstance(event, EntityStateSet)} == {None}
+
+
+def failing_once(hub: TaskHub, tries: Iterator[int]) -> TaskHub:
+    """A hub with an orchestrator whose first step fails the first time."""
+
+    @hub.activity
+    async def fails_once() -> None:
+        number = next(tries)
+        work(f"try {number}")
+        trace.get_current_span().set_attribute("try", number)
+        if number == 1:
+            raise ConnectionError("no")
+
+    @hub.activity
+    async def last() -> None:
+        work("last")
+
+    @hub.orchestrator
+    async def main(ctx: OrchestrationContext) -> None:
+        await fails_once()
+        work("after the rewind")
+        await ctx.wait_for_external_event("go")
+        work("after the restart")
+        await last()
+
+    return hub
+
+
+async def test_what_runs_after_a_rewind_nests_below_the_new_run(sink: Sink, make_hub: MakeHub, store_url: str) -> None:
+    tries = count(1)
+    before, after = (failing_once(make_hub(store_url), tries) for _ in range(2))
+    async with before.worker():
+        handle = await before.start("main", instance_id="back")
+        with pytest.raises(OrchestrationFailedError):
+            await handle.result(30)
+        await handle.rewind("again")
+        await received(sink, lambda sink: any(one.name == "after the rewind" for one in sink.spans))
+    async with after.worker():
+        handle = after.get("back")
+        await handle.raise_event("go")
+        await handle.result(30)
+        await received(sink, lambda sink: len(all_named(sink, "orchestration:main", "SERVER")) == 2)
+    second_run = all_named(sink, "orchestration:main", "SERVER")[1]
+    first_try, second_try = all_named(sink, "activity:fails_once", "SERVER")
+    assert [one.attributes["try"] for one in (first_try, second_try)] == [1, 2]
+    assert {one.name: one.parent_id for one in sink.spans if one.scope == "user"} == {
+        "try 1": first_try.span_id,
+        "try 2": second_try.span_id,
+        "after the rewind": second_run.span_id,
+        "after the restart": second_run.span_id,
+        "last": named(sink, "activity:last", "SERVER").span_id,
+    }
 
 
 def attempt() -> AttemptSpan:

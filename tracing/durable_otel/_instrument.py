@@ -34,7 +34,7 @@ from durable.core.events import (
 from durable.instrument import Instrument, Slots, Turn
 from durable.projection import place_of_record
 from durable.projection.attempts import attempt_key
-from durable.projection.places import operation_ids
+from durable.projection.places import operation_ids, run_key, task_key
 from durable_otel import _callers
 from durable_otel._catching_up import CatchUp
 from durable_otel._environment import exporter_of, is_disabled
@@ -199,10 +199,12 @@ class OpenTelemetry(Instrument):
             return nullcontext(event)
         return _callers.sending(self._tracer, self._hub, self.settings.trace, instance_id, event)
 
-    def attempt(self, record: InstanceRecord, scheduled: TaskScheduled, number: int) -> AttemptSpan | None:
+    def attempt(
+        self, record: InstanceRecord, scheduled: TaskScheduled, number: int, run: int = 0
+    ) -> AttemptSpan | None:
         if self._thread is None:
             return None
-        key = attempt_key(f"task:{scheduled.task_id}", number)
+        key = attempt_key(task_key(scheduled.task_id, run), number)
         span = AttemptSpan(partial(self._span_context, record, key))
         make_current(span, record.tags)
         return span
@@ -216,10 +218,11 @@ class OpenTelemetry(Instrument):
         make_current(span, None)
         return span
 
-    def orchestrator(self, started: ExecutionStarted, is_replaying: Callable[[], bool]) -> None:
+    def orchestrator(self, started: ExecutionStarted, is_replaying: Callable[[], bool], run: Callable[[], int]) -> None:
         if self._thread is not None:
-            span = OrchestratorSpan(partial(self._span_context, started, "orchestration"), is_replaying)
-            make_current(span, started.tags)
+            at_start = self.settings.root_span == "at_start"
+            own = lambda: self._span_context(started, run_key(0 if at_start else run()))  # noqa: E731
+            make_current(OrchestratorSpan(own, is_replaying), started.tags)
 
     def _operation_context(self, entity_id: str, event: EntityOperationCalled | EntityOperationSignaled) -> SpanContext:
         ids = operation_ids(self._hub, self.settings.trace, entity_id, event)
