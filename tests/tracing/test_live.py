@@ -7,7 +7,6 @@ import contextvars
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
@@ -16,11 +15,9 @@ from opentelemetry import baggage, context, trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import SpanContext, StatusCode, TraceFlags
 
-from durable import EntityId, OrchestrationContext, OrchestrationFailedError, Registry, TaskHub
-from durable.core.events import EntityStateSet, ExecutionStarted, TaskCompleted
-from durable.worker import entities as worker_entities
+from durable import OrchestrationContext, OrchestrationFailedError, Registry, TaskHub
+from durable.core.events import ExecutionStarted, TaskCompleted
 from durable_otel._live import MAX_ENTRIES, AttemptSpan
-from tests.e2e.waiting import until
 from tests.otlp_sink import Received, Sink
 from tests.tracing.conftest import MakeHub, unsampled_caller
 from tests.tracing.test_between_instances import all_named
@@ -60,31 +57,6 @@ def in_a_thread() -> None:
     span.add_event("charged", {"amount": 3})
     span.record_exception(ValueError("handled"))
     span.set_status(StatusCode.ERROR, "half done")
-
-
-@registry.entity
-class Notes:
-    def __init__(self) -> None:
-        self.written: list[str] = []
-
-    async def write(self, text: str) -> int:
-        trace.get_current_span().set_attribute("length", len(text))
-        work(f"writes {text}")
-        await asyncio.to_thread(work, f"prints {text}")
-        self.written.append(text)
-        return len(self.written)
-
-    def tear(self) -> None:
-        trace.get_current_span().set_attribute("page", 3)
-        work("tears")
-        raise ValueError("it is bound")
-
-
-@registry.orchestrator
-async def writes(ctx: OrchestrationContext, text: str) -> int:
-    number: int = await ctx.call_entity(EntityId("notes", "one"), "write", text)
-    ctx.signal_entity(EntityId("notes", "one"), "write", f"{text} again")
-    return number
 
 
 @registry.orchestrator
@@ -242,68 +214,6 @@ async def test_user_spans_nest_below_attempts_from_a_queue(sink: Sink, make_hub:
     assert len({one.trace_id for one in sink.spans}) == 1
     recorded = [event.trace for event in history if isinstance(event, TaskCompleted)]
     assert [text is not None for text in recorded] == [False, True]
-
-
-def within(inner: Received, outer: Received) -> bool:
-    """Whether a span is a child that lies in its parent's time."""
-    same = (inner.trace_id, inner.parent_id) == (outer.trace_id, outer.span_id)
-    begins = outer.span.start_time_unix_nano <= inner.span.start_time_unix_nano
-    return same and begins and inner.span.end_time_unix_nano <= outer.span.end_time_unix_nano
-
-
-async def test_user_spans_nest_below_operations(sink: Sink, make_hub: MakeHub, store_url: str) -> None:
-    hub = traced(make_hub(store_url))
-    async with hub.worker():
-        assert await (await hub.start(writes, "a", instance_id="author")).result(30) == 1
-        await received(sink, ended("author"))
-        await received(sink, lambda sink: sum(one.name == "entity:notes:write" for one in sink.spans) == 4)
-    called, signaled = named(sink, "entity:notes:write", "SERVER"), named(sink, "entity:notes:write", "CONSUMER")
-    assert called.trace_id == named(sink, "orchestration:writes", "SERVER").trace_id != signaled.trace_id
-    for text, operation in (("a", called), ("a again", signaled)):
-        assert operation.attributes["length"] == len(text)
-        assert within(named(sink, f"writes {text}", "INTERNAL"), operation)
-        assert within(named(sink, f"prints {text}", "INTERNAL"), operation)
-
-
-async def test_an_operation_that_fails_keeps_what_it_put_on_its_span(sink: Sink, make_hub: MakeHub) -> None:
-    hub = traced(make_hub())
-    async with hub.worker():
-        await hub.signal_entity(EntityId("notes", "one"), "tear")
-        await received(sink, lambda sink: any(one.name == "entity:notes:tear" for one in sink.spans))
-    torn = named(sink, "entity:notes:tear", "CONSUMER")
-    assert (torn.attributes["page"], torn.span.status.message) == (3, "it is bound")
-    assert within(named(sink, "tears", "INTERNAL"), torn)
-
-
-async def test_a_signal_for_a_later_time_is_traced_when_it_is_done(sink: Sink, make_hub: MakeHub) -> None:
-    hub = traced(make_hub())
-    async with hub.worker():
-        soon = datetime.now(UTC) + timedelta(milliseconds=50)
-        await hub.signal_entity(EntityId("notes", "one"), "write", "late", signal_time=soon)
-        await received(sink, lambda sink: any(one.name == "entity:notes:write" for one in sink.spans))
-    done = named(sink, "entity:notes:write", "CONSUMER")
-    assert done.attributes["length"] == 4
-    assert within(named(sink, "writes late", "INTERNAL"), done)
-
-
-async def test_what_a_batch_of_operations_keeps_is_bounded(
-    sink: Sink, make_hub: MakeHub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(worker_entities, "MAX_TRACES", 10)
-    hub = traced(make_hub())
-    async with hub.worker():
-        await hub.signal_entity(EntityId("notes", "one"), "write", "much")
-        await received(sink, lambda sink: any(one.name == "entity:notes:write" for one in sink.spans))
-    assert "length" not in named(sink, "entity:notes:write", "CONSUMER").attributes
-
-
-async def test_operations_that_are_not_sampled_record_nothing(sink: Sink, make_hub: MakeHub) -> None:
-    hub = traced(make_hub(sample=0.0))
-    async with hub.worker():
-        await hub.signal_entity(EntityId("notes", "one"), "write", "a")
-        history = await until(hub.get("@notes@one").history, bool)
-    assert sink.spans == []
-    assert {event.traces for event in history if isinstance(event, EntityStateSet)} == {None}
 
 
 def failing_once(hub: TaskHub, tries: Iterator[int]) -> TaskHub:

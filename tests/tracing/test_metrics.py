@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
@@ -20,9 +18,10 @@ from durable.backend_url import create_backend
 from durable.clock import Clock, system_clock
 from durable.testing.faults import Fault, FaultyBackend, Step, scripted_plan
 from durable.transactions import TransactionalBackend
-from durable_otel import OpenTelemetry, TraceSettings, _worker_metrics
+from durable_otel import OpenTelemetry, _worker_metrics
 from durable_otel._store import timed
 from tests.e2e.waiting import until
+from tests.tracing.meters import Meters, measured
 
 HOUR = 3_600_000_000
 registry = Registry()
@@ -56,31 +55,6 @@ class Counter:
         self.value += amount
 
 
-class Meters:
-    """The instruments as they are at the moment."""
-
-    def __init__(self) -> None:
-        self.reader = InMemoryMetricReader()
-        self.provider = MeterProvider([self.reader])
-
-    def points(self, name: str, **attributes: str) -> list[Any]:
-        """The points of an instrument that have these attributes."""
-        data = self.reader.get_metrics_data()
-        scopes = [] if data is None else [scope for one in data.resource_metrics for scope in one.scope_metrics]
-        found = [one for scope in scopes for one in scope.metrics if one.name == name]
-        points: list[Any] = [point for one in found for point in one.data.data_points]
-        return [point for point in points if attributes.items() <= point.attributes.items()]
-
-    def total(self, name: str, **attributes: str) -> int:
-        """What these points count: the sum of a counter, the number of values of a histogram."""
-        points = self.points(name, **attributes)
-        return sum(point.value if hasattr(point, "value") else point.count for point in points)
-
-    def by(self, name: str, *keys: str) -> dict[tuple[str, ...], float]:
-        """The values of an instrument by these attributes."""
-        return {tuple(str(point.attributes[key]) for key in keys): point.value for point in self.points(name)}
-
-
 @pytest.fixture
 def meters() -> Iterator[Meters]:
     made = Meters()
@@ -100,12 +74,6 @@ def hub_at(store: str | Backend, meters: Meters | None = None, clock: Clock = sy
     if meters is not None:
         measured(hub, meters)
     return hub
-
-
-def measured(hub: TaskHub, meters: Meters) -> None:
-    settings = TraceSettings(cpu_share=1.0)
-    exporter, provider = InMemorySpanExporter(), TracerProvider()
-    hub.instrument(OpenTelemetry(exporter, tracer_provider=provider, meter_provider=meters.provider, settings=settings))
 
 
 async def test_instances_and_attempts_are_counted_as_they_end(url: str, meters: Meters) -> None:
