@@ -105,6 +105,14 @@ class InstanceState:
         return min(self.timers.values(), default=None)
 
     @property
+    def next_timer(self) -> int | None:
+        """When a timer or a scheduled signal is next to fire, also of an instance that has something to do now."""
+        due_at = self.due_at or None
+        if due_at is None and self.timers and self.status is not RuntimeStatus.SUSPENDED:
+            return min(self.timers.values())  # while suspended, a timer that is due does not fire
+        return due_at
+
+    @property
     def answerable(self) -> bool:
         """Whether an activity, timer, child or entity will wake the instance some day."""
         return bool(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import platform
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from importlib.metadata import version
 from time import perf_counter
 
@@ -16,18 +16,18 @@ from durable.core.events import (
     ExecutionRewound,
     ExecutionStarted,
     ExecutionTerminated,
-    HistoryEvent,
     TaskCompleted,
     TaskDeferred,
     TaskFailed,
     TaskScheduled,
 )
 from durable.core.ids import earlier_execution_id, is_entity
-from durable.core.rewinding import effective, kept_answers, last_task, rewind_point, rewound_state
+from durable.core.rewinding import effective, kept_answers, last_task, rewind_point
 from durable.core.state import RuntimeStatus
 from durable.offload import restore_checkpoints, restore_record
 from durable.scheduling import scheduled_for
 from durable.worker.activities import Key
+from durable.worker.catching import Catching, RewoundHistory
 from durable.worker.executions import Executions, live_class
 from durable.worker.live import (
     Absorbed,
@@ -54,29 +54,6 @@ PAGE = 200
 
 _LOOKS = 14
 """How often to look for a record and a history that agree; the pauses double, to eight seconds at last."""
-
-
-@dataclass(slots=True)
-class _Catching:
-    """An instance while its history is replayed. ``events`` gathers those that count, where it was rewound."""
-
-    instance: LiveInstance
-    events: list[HistoryEvent] | None = None
-    scheduled_at: dict[int, int] = field(default_factory=dict)
-    unsettled: list[Commit] = field(default_factory=list)
-
-    def go_back(self, rewound: ExecutionRewound) -> None:
-        """Take back what a rewind does. Raises _RewoundHistory when the events before were not gathered."""
-        if self.events is None:
-            raise _RewoundHistory
-        self.instance.run += 1
-        self.instance.former_task = max(self.instance.former_task, last_task(self.events))
-        self.instance.state = rewound_state(self.events, rewound.keep)
-        del self.events[rewound.keep :]
-
-
-class _RewoundHistory(Exception):  # noqa: N818 - not an error: how the first pass ends
-    """The history is to be read as a whole, as some of it does not count."""
 
 
 class Loader:
@@ -255,8 +232,8 @@ class Loader:
         if self._measures is not None:
             self._measures.ready(instance)
         try:
-            outstanding = await self._catch_up(_Catching(instance, [] if rewound else None), first, pages, answers)
-        except _RewoundHistory:
+            outstanding = await self._catch_up(Catching(instance, [] if rewound else None), first, pages, answers)
+        except RewoundHistory:
             _discard(instance)
             return await self._from_history(record, answers, inert, rewound=True)
         except BaseException as error:
@@ -296,7 +273,7 @@ class Loader:
 
     async def _catch_up(
         self,
-        catching: _Catching,
+        catching: Catching,
         page: list[Checkpoint],
         pages: AsyncIterator[list[Checkpoint]],
         answers: Sequence[Item],
@@ -328,7 +305,7 @@ class Loader:
             if len(page) < PAGE:
                 return
 
-    async def _replay(self, catching: _Catching, page: list[Checkpoint]) -> None:
+    async def _replay(self, catching: Catching, page: list[Checkpoint]) -> None:
         instance = catching.instance
 
         def turns() -> Iterator[None]:

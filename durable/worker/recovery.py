@@ -17,7 +17,8 @@ from durable.backend import Annotation, Backend, Message
 from durable.core.errors import UnknownFunctionError, VersionMismatchError
 from durable.core.events import ArrivedEvent, ExecutionStarted, ExecutionTerminated
 from durable.core.ids import generation_of
-from durable.worker.instances import Effects, Instances
+from durable.worker.effects import Effects
+from durable.worker.instances import Instances
 from durable.worker.live import Item, LiveInstance
 from durable.worker.loaded import Early, Gone, Loaded
 from durable.worker.loading import Loader

@@ -17,7 +17,6 @@ from durable.clock import Clock
 from durable.core.errors import UnknownFunctionError, VersionMismatchError
 from durable.core.events import TaskScheduled
 from durable.core.ids import partition_of
-from durable.core.state import RuntimeStatus
 from durable.instrument import Instrument
 from durable.registry import Registry
 from durable.settings import Settings
@@ -363,14 +362,9 @@ class Worker:
         return instance.record.partition in self._handover.draining
 
     def wake_at(self, instance: LiveInstance) -> None:
-        if self.draining(instance):
-            self._wakeups.schedule(instance.instance_id, None)  # its next owner will wake it
-            return
         state = instance.state
-        next_timer = state.due_at or None
-        if state.timers and next_timer is None and state.status is not RuntimeStatus.SUSPENDED:
-            next_timer = min(state.timers.values())  # while suspended, a timer that is due does not fire
-        self._wakeups.schedule(instance.instance_id, next_timer, however_late=bool(state.activities))
+        due_at = None if self.draining(instance) else state.next_timer  # its next owner will wake it
+        self._wakeups.schedule(instance.instance_id, due_at, however_late=bool(state.activities))
 
     def begin_at(self, instance_id: str, due_at: int) -> None:
         self._wakeups.schedule(instance_id, due_at)
