@@ -40,23 +40,27 @@ class Ledger:
 class Clients:
     """All clients of a run. They start jobs while ``raging``, and follow each to its end.
 
-    ``crowded`` is asked, with the number of those that were started, whether no more are to be for now.
+    ``crowded`` is asked, with the number of those that were started, whether no more are to be for now. They start
+    the ``least`` number even when nothing rages any more.
     """
 
-    def __init__(self, hub: TaskHub, seed: int, raging: Callable[[], bool], crowded: Callable[[int], bool]) -> None:
+    def __init__(
+        self, hub: TaskHub, seed: int, raging: Callable[[], bool], crowded: Callable[[int], bool], least: int
+    ) -> None:
         self.ledger = Ledger()
         self._hub = hub
         self._seed = seed
         self._raging = raging
         self._crowded = crowded
+        self._least = least
 
     async def run(self) -> None:
         """Until all is started and told."""
         async with asyncio.TaskGroup() as lives:
             signalling = lives.create_task(self._keep_signalling())
             random, number = Random(f"{self._seed}/starts"), 0
-            while self._raging():
-                if not self._crowded(number):
+            while self._raging() or number < self._least:
+                if not self._raging() or not self._crowded(number):
                     lives.create_task(self._live(f"job-{number}", any_job(number)))
                     number += 1
                 await asyncio.sleep(random.uniform(0.0, 0.2))

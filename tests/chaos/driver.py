@@ -47,14 +47,15 @@ _ALARMS = ("cannot go on", "is parked", "never retrieved", "Traceback")
 class Storm:
     """How long it rages: until so many workers were killed and so many seconds are over.
 
-    Clients start at most so many ``jobs`` from one kill to the next. ``patience`` is for how many
-    seconds nothing at all may change before the rest counts as stuck.
+    Clients start at most so many ``jobs`` from one kill to the next, and ``least`` in all, if need be after the storm.
+    ``patience`` is for how many seconds nothing at all may change before the rest counts as stuck.
     """
 
     seed: int
     kills: int = 0
     seconds: float = 0.0
     jobs: float = inf
+    least: int = 0
     patience: float = 45.0
 
     @property
@@ -84,7 +85,7 @@ class ChaosRun:
             hub = TaskHub(weather.impatient(urls[-1]), settings=chosen)
             hub.include(pattern_workload.registry)
             async with hub:
-                clients = Clients(hub, self._storm.seed, self._raging, self._crowded)
+                clients = Clients(hub, self._storm.seed, self._raging, self._crowded, self._storm.least)
                 async with asyncio.TaskGroup() as group:
                     working = group.create_task(clients.run())
                     await self._rage(lines, urls)

@@ -14,7 +14,7 @@ import pytest
 from durable import EntityId, InstanceHandle, TaskHub
 from tests.chaos.bank import OWNERS, START, Account, batch, make_hub
 
-KILLS = int(os.environ.get("DURABLE_CHAOS_BANK_KILLS", "5"))
+KILLS = int(os.environ.get("DURABLE_CHAOS_BANK_KILLS", "3"))
 SEED = int(os.environ.get("DURABLE_CHAOS_SEED", "0"))
 LIMIT = 120 + 5 * KILLS
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -18,18 +18,19 @@ MONGODB_KILLS = int(os.environ.get("DURABLE_CHAOS_KILLS", "6"))  # the test serv
 JOBS, MONGODB_JOBS = 9, 5  # for a kill
 SEED = int(os.environ.get("DURABLE_CHAOS_SEED", "0"))
 LIMIT = 240 + 4 * KILLS
-KINDS = {any_job(number).name for number in range(200)}
+LEAST = 27  # one of each kind
+KINDS = {any_job(number).name for number in range(LEAST)}
 
 
 async def torment(url: str, directory: Path, capsys: pytest.CaptureFixture[str], kills: int, jobs: int) -> None:
-    report = await ChaosRun(url, directory, Storm(SEED, kills=kills, jobs=jobs)).run()
+    report = await ChaosRun(url, directory, Storm(SEED, kills=kills, jobs=jobs, least=LEAST)).run()
     with capsys.disabled():
         print(f"\n{report}")  # noqa: T201
     assert not report.findings, "\n".join(report.findings[:40])
     # The run must have been one: else the promise was not tested.
     assert report.kills >= kills
     assert report.jobs.keys() >= KINDS
-    assert report.confirmed.keys() >= {"start", "event", "signal", "cancel", "terminate", "suspend", "resume"}
+    assert report.confirmed.keys() >= {"start", "event", "signal", "cancel", "terminate"}
     assert report.deaths["at work"] > 0
     assert report.disturbances.total() > 0
 
