@@ -16,6 +16,9 @@ from durable.hub import TaskHub
 from durable.registry import Registry
 from durable.settings import Settings
 
+SECONDS, FLOOR_SECONDS = "seconds", "floor seconds"
+"""How long the measured block took, and its floor."""
+
 SETTINGS = Settings()
 """The defaults, whatever the environment says: figures are compared between machines."""
 
@@ -54,12 +57,12 @@ class Run:
         """
         figures = {"CPU ms each": self._span.cpu / count * 1e3}
         figures |= {f"{name} each": number / count for name, number in self._spent.items()}
+        figures[SECONDS] = self._span.wall
         if self._peak is not None:
             figures["peak MiB"] = self._peak / 2**20
         if self._store.floors:
             span = await self._floor()
-            figures["floor CPU ms each"] = span.cpu / count * 1e3
-            figures["x floor"] = self._span.wall / span.wall
+            figures |= {"floor CPU ms each": span.cpu / count * 1e3, FLOOR_SECONDS: span.wall}
         return figures
 
     async def _floor(self) -> Span:
