@@ -22,7 +22,7 @@ from durable_sqlite import SqliteBackend
 from tests.e2e.waiting import until
 
 DEADLINE = 120
-MANY = 50_000
+MANY = 20_000
 FEW = 10
 """Messages read ahead in the tests that are about the order in which things happen."""
 
