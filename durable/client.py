@@ -173,11 +173,12 @@ class Client:
 
         Raises InstanceNotFoundError, InstanceFinishedError.
         """
-        with self.traced(self.new_message(instance_id, make, idempotency_key, execution_id=execution_id)) as message:
-            if not is_entity(instance_id):  # those are there as soon as somebody asks
-                record = await self.record(instance_id)
-                if record.status.is_terminal and not isinstance(message.event, ExecutionRewound):
-                    raise InstanceFinishedError(instance_id, record.status.value)
+        message, record = self.new_message(instance_id, make, idempotency_key, execution_id=execution_id), None
+        if not is_entity(instance_id):  # those are there as soon as somebody asks
+            record = await self.record(instance_id)
+            if record.status.is_terminal and not isinstance(message.event, ExecutionRewound):
+                raise InstanceFinishedError(instance_id, record.status.value)
+        with self.traced(message, record) as message:
             await self.insist(lambda: self._send_stored(message))
         self._sent(message)
 
@@ -186,13 +187,16 @@ class Client:
         return [None] * len(messages)
 
     @contextmanager
-    def traced(self, message: Message) -> Iterator[Message]:
-        """The message that is to be sent within the block: with the caller's trace context, where that is wanted."""
+    def traced(self, message: Message, receiver: InstanceRecord | None) -> Iterator[Message]:
+        """The message that is to be sent within the block: with the caller's trace context, where that is wanted.
+
+        ``receiver`` is the instance as it was last seen; None for an entity.
+        """
         event = message.event
         if self.instrument is None or not isinstance(event, EventRaised | EntityOperationSignaled):
             yield message
         else:
-            with self.instrument.sending(message.instance_id, event) as traced:
+            with self.instrument.sending(message.instance_id, event, receiver) as traced:
                 yield replace(message, event=traced)
 
     def new_message(

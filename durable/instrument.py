@@ -91,9 +91,12 @@ class Instrument:
         return nullcontext(record)
 
     def sending(
-        self, instance_id: str, event: EventRaised | EntityOperationSignaled
+        self, instance_id: str, event: EventRaised | EntityOperationSignaled, receiver: InstanceRecord | None
     ) -> AbstractContextManager[EventRaised | EntityOperationSignaled]:
-        """A client raises an external event, or signals an entity, within the block; what is given back is sent."""
+        """A client raises an external event, or signals an entity, within the block; what is given back is sent.
+
+        ``receiver`` is the instance as it was last seen; None for an entity.
+        """
         return nullcontext(event)
 
     def attempt(self, record: InstanceRecord, scheduled: TaskScheduled, number: int, run: int = 0) -> LiveSpan | None:

@@ -34,7 +34,7 @@ async def send_in(client: Client, session: Any, message: Message) -> None:
     record = client.ahead(message.instance_id) or record
     if record.status.is_terminal:
         raise InstanceFinishedError(message.instance_id, record.status.value)
-    with client.traced(message) as traced:
+    with client.traced(message, record) as traced:
         await transaction.send(traced)
 
 

@@ -88,6 +88,9 @@ _READ: dict[str, Callable[[Any], Any]] = {
 }
 """How fields that hold more than a plain value are read, by name."""
 
+_NESTED = {cls: tuple(name for name in _FIELDS[cls] if name in _READ) for cls in _CLASSES.values()}
+"""Which of these a kind of event has."""
+
 
 def _shallow(cls: type[Any]) -> Callable[[Any], dict[str, Any]]:
     """A function that puts an event's type, and its fields that are not None, into a dictionary.
@@ -117,8 +120,9 @@ def shallow_dict(event: HistoryEvent) -> dict[str, Any]:
 def event_to_dict(event: HistoryEvent) -> dict[str, Any]:
     """The stored form of an event: JSON and BSON types only."""
     stored = _SHALLOW[type(event)](event)
-    for name in _READ.keys() & stored.keys():
-        stored[name] = _stored(stored[name])
+    for name in _NESTED[type(event)]:
+        if name in stored:
+            stored[name] = _stored(stored[name])
     return stored
 
 
@@ -136,8 +140,8 @@ def event_from_dict(stored: Mapping[str, Any]) -> HistoryEvent:
             f"history event of type {name!r} is not known to this version of durable; upgrade this worker"
         )
     try:
-        for field in _READ.keys() & values.keys():
-            if values[field] is not None:
+        for field in _NESTED[cls]:
+            if values.get(field) is not None:
                 values[field] = _READ[field](values[field])
         event: HistoryEvent = cls(**values)
     except TypeError as error:

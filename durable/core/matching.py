@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any
 
 from durable.core import events as ev
@@ -25,6 +26,8 @@ _IDENTITY: dict[type[Any], tuple[str, ...]] = {
 }
 """What must agree in replay; the rest (arguments, say) a deploy may change."""
 
+_identities = {cls: attrgetter(*names) for cls, names in _IDENTITY.items() if names}
+
 
 def same_decision(recorded: ev.Decision, decided: ev.Decision, *, strict: bool) -> bool:
     """Whether a decision is the recorded one: in kind and identity, ``strict``ly in all but the stack and the line."""
@@ -32,7 +35,8 @@ def same_decision(recorded: ev.Decision, decided: ev.Decision, *, strict: bool) 
         return False
     if strict:
         return bool(_comparable(recorded) == _comparable(decided))
-    return all(getattr(recorded, name) == getattr(decided, name) for name in _IDENTITY[type(recorded)])
+    identity = _identities.get(type(recorded))
+    return identity is None or bool(identity(recorded) == identity(decided))
 
 
 def _comparable(decision: Any) -> Any:

@@ -99,6 +99,24 @@ async def test_a_signal_of_a_client_and_its_operation_link_both_ways(
     assert [link[:2] for link in done.links] == [(sent.trace_id, sent.span_id)]
 
 
+async def test_an_event_of_a_client_and_its_instance_link_both_ways(
+    sink: Sink, make_hub: MakeHub, user_tracing: TracerProvider
+) -> None:
+    hub = make_hub(provider=user_tracing)
+    hub.include(registry)
+    async with hub.worker():
+        listening = await hub.start(listener, instance_id="listens")
+        await listening.raise_event("go", 1)
+        await listening.result()
+        await received(sink, ended("listens"))
+        await received(sink, lambda sink: sum(one.name == "orchestration_event:go" for one in sink.spans) == 2)
+    (raised,) = all_named(sink, "orchestration_event:go", "PRODUCER")
+    (arrived,) = all_named(sink, "orchestration_event:go", "CONSUMER")
+    (own,) = all_named(sink, "orchestration:listener", "SERVER")
+    assert [link[:2] for link in raised.links] == [(own.trace_id, own.span_id)]
+    assert [link[:2] for link in arrived.links] == [(raised.trace_id, raised.span_id)]
+
+
 async def test_generations_are_traces_that_link_to_each_other(sink: Sink, make_hub: MakeHub) -> None:
     hub = make_hub()
     hub.include(registry)

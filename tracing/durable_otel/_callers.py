@@ -71,9 +71,17 @@ def _context(trace_id: int, span_id: int) -> SpanContext:
 
 @contextmanager
 def sending(
-    tracer: Tracer, hub: str, mode: TraceMode, instance_id: str, event: EventRaised | EntityOperationSignaled
+    tracer: Tracer,
+    hub: str,
+    mode: TraceMode,
+    instance_id: str,
+    event: EventRaised | EntityOperationSignaled,
+    receiver: InstanceRecord | None,
 ) -> Iterator[EventRaised | EntityOperationSignaled]:
-    """The block in which an external event is raised, or an entity is signaled; the event carries the context."""
+    """The block in which an external event is raised, or an entity is signaled; the event carries the context.
+
+    A signal links to the operation that it brings about, an event to the execution that runs when it is raised.
+    """
     attributes = {"durabletask.event.target_instance_id": instance_id, "durable.hub": hub}
     if isinstance(event, EventRaised):
         name = f"orchestration_event:{event.name}"
@@ -85,5 +93,8 @@ def sending(
         if isinstance(event, EntityOperationSignaled):
             ahead = link_to_operation(hub, mode, instance_id, event)
             span.add_link(_context(ahead.trace_id, ahead.span_id), ahead.attributes)
+        elif receiver is not None:
+            place = place_of_record(hub, mode, receiver)
+            span.add_link(_context(place.trace_id, place.span_id(ROOT)), {"durable.link": "raises_event"})
         traceparent = carrier_tags(frozenset()).get(TRACEPARENT)
         yield event if traceparent is None else replace(event, traceparent=traceparent)

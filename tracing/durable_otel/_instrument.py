@@ -194,10 +194,12 @@ class OpenTelemetry(Instrument):
         settings = self.settings
         return _callers.starting(self._tracer, self._hub, settings.trace, settings.baggage, record)
 
-    def sending(self, instance_id: str, event: Any) -> AbstractContextManager[EventRaised | EntityOperationSignaled]:
+    def sending(
+        self, instance_id: str, event: Any, receiver: InstanceRecord | None
+    ) -> AbstractContextManager[EventRaised | EntityOperationSignaled]:
         if self._thread is None:
             return nullcontext(event)
-        return _callers.sending(self._tracer, self._hub, self.settings.trace, instance_id, event)
+        return _callers.sending(self._tracer, self._hub, self.settings.trace, instance_id, event, receiver)
 
     def attempt(
         self, record: InstanceRecord, scheduled: TaskScheduled, number: int, run: int = 0
