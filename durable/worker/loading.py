@@ -133,22 +133,30 @@ class Loader:
                 return Early(begins_at, len(mailbox))
             record = await restore_record(self._backend, stored)
             loaded = await self._from_history(record, mailbox if execution_id == record.execution_id else (), inert)
-            if loaded is not None:
-                loaded.seen = len(mailbox)
-                loaded.instance.told = set()
-                try:
-                    is_up_to_date = await self._read_inbox(loaded.instance, inert or whole)
-                except BaseException:
-                    _discard(loaded.instance)
-                    raise
-                if is_up_to_date:
-                    answered = answered_from_outside(loaded.instance)
-                    loaded.outstanding = [each for each in loaded.outstanding if each[0].task_id not in answered]
-                    if self._measures is not None:
-                        self._measures.replayed(loaded.instance)
-                    return loaded
-                _discard(loaded.instance)
+            if loaded is None:
+                continue
+            loaded.seen = len(mailbox)  # before the inbox is read: what comes meanwhile may not be in there
+            if await self._with_inbox(loaded, inert or whole):
+                if self._measures is not None:
+                    self._measures.replayed(loaded.instance)
+                return loaded
         raise BackendError(f"the record of instance {instance_id!r} does not show what its history holds")
+
+    async def _with_inbox(self, loaded: Loaded, whole: bool) -> bool:
+        """Read its inbox as well; False, and discarded, when that shows that the history was read too early."""
+        instance = loaded.instance
+        instance.told = set()
+        try:
+            is_up_to_date = await self._read_inbox(instance, whole)
+        except BaseException:
+            _discard(instance)
+            raise
+        if not is_up_to_date:
+            _discard(instance)
+            return False
+        answered = answered_from_outside(instance)
+        loaded.outstanding = [each for each in loaded.outstanding if each[0].task_id not in answered]
+        return True
 
     async def _is_ended_before(self, record: InstanceRecord) -> bool:
         """Whether an instance that is not to begin yet is to be terminated."""
