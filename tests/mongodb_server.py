@@ -64,9 +64,13 @@ class MongoServer:
             self._process = None
 
     def pause(self) -> None:
-        """Freeze the server: connections stay open and nothing is answered."""
+        """Freeze the server: connections stay open and nothing is answered.
+
+        It waits until all threads stand still: on a busy machine one may answer some milliseconds after the signal.
+        """
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)
 
     def resume(self) -> None:
         """Let a frozen server go on."""

@@ -93,10 +93,11 @@ class Inbox:
         while True:
             await self._something.wait()
             self._something.clear()
-            while self._wanted:
-                await self._read()
-            if self._refused:
-                await self._mark()
+            while self._wanted or self._refused:
+                if self._refused:  # first: a page that holds nothing but these would be read again and again
+                    await self._mark()
+                if self._wanted:
+                    await self._read()
 
     async def _read(self) -> None:
         batch = list(self._wanted)[:_BATCH]

@@ -103,6 +103,11 @@ class Instances:
             instance.on_created(None)
             instance.on_created = None
 
+    def overtaken(self, instance: LiveInstance) -> None:
+        """Another owner has written on: what is in memory is not what happened, and is loaded again."""
+        self.drop(instance)
+        self._effects.left(instance, None)
+
     # --- turns -------------------------------------------------------------------------------
 
     def _make_ready(self, instance: LiveInstance) -> None:
@@ -156,8 +161,7 @@ class Instances:
             self._effects.refuse(instance.refused)
             instance.refused = []
         if instance.is_stale:
-            self.drop(instance)
-            self._effects.left(instance, None)
+            self.overtaken(instance)
             return None
         if not arrived:
             if instance.execution is None:
@@ -248,9 +252,7 @@ class Instances:
             self._effects.committed_late(instance.instance_id)
             return
         if outcome is not CommitOutcome.COMMITTED:
-            # Another writer was first: what is in memory is not what happened.
-            self.drop(instance)
-            self._effects.left(instance, None)
+            self.overtaken(instance)
             return
         instance.created = True
         instance.failures = 0

@@ -29,8 +29,14 @@ def has_room(instance: LiveInstance) -> bool:
 
 
 def page_for(instance: LiveInstance | None) -> int:
-    """How many messages to ask for, so that a page of them is new: those in the mailbox or a turn come again."""
-    return MAX_MAILBOX + (0 if instance is None else len(instance.mailbox) + len(instance.taken))
+    """How many messages to ask for, so that a page of them is new.
+
+    Those in the mailbox or a turn come again, and so may the grant of each critical section that is still open:
+    it is not marked before the section is left.
+    """
+    if instance is None:
+        return MAX_MAILBOX
+    return MAX_MAILBOX + len(instance.mailbox) + len(instance.taken) + len(instance.state.sections)
 
 
 def note_read(instance: LiveInstance, messages: Sequence[Message], limit: int | None) -> None:

@@ -13,6 +13,7 @@ from durable.clock import Clock
 from durable.worker.activities import ActivityRunner
 from durable.worker.committer import Committer
 from durable.worker.delivery import Delivery
+from durable.worker.freshness import Freshness
 from durable.worker.inbox import Inbox
 from durable.worker.instances import Instances
 from durable.worker.live import LiveInstance
@@ -32,6 +33,7 @@ class Waking:
         committer: Committer,
         activities: ActivityRunner,
         wakeups: WakeUps,
+        freshness: Freshness,
         clock: Clock,
         wake_at: Callable[[LiveInstance], None],
     ) -> None:
@@ -42,6 +44,7 @@ class Waking:
         self._committer = committer
         self._activities = activities
         self._wakeups = wakeups
+        self._freshness = freshness
         self._clock = clock
         self._wake_at = wake_at
 
@@ -65,6 +68,8 @@ class Waking:
         at_work = {attempt.instance_id for attempt in self._activities if attempt.on_end is None}
         for wakeup in wakeups:
             live = self._instances.get(wakeup.instance_id)
+            if live is not None and not live.under_way:
+                self._freshness.doubt(live)
             if wakeup.due_at > now:
                 if live is None:
                     self._wakeups.schedule(wakeup.instance_id, wakeup.due_at)

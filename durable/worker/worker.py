@@ -26,6 +26,7 @@ from durable.worker.collector import CollectorThreshold
 from durable.worker.committer import Committer
 from durable.worker.delivery import Delivery
 from durable.worker.executions import Executions
+from durable.worker.freshness import Freshness
 from durable.worker.handover import HandOver
 from durable.worker.heartbeats import Heartbeats
 from durable.worker.inbox import Inbox
@@ -130,13 +131,7 @@ class Worker:
             backend, patience, self._loader, self._instances, self, self.owns, self._committer.caught_up
         )
         self._inbox = Inbox(
-            backend,
-            self._count,
-            patience,
-            clock,
-            self._recovery.post,
-            self._instances.get,
-            self._committer.caught_up,
+            backend, self._count, patience, clock, self._recovery.post, self._instances.get, self._committer.caught_up
         )
         self._delivery = Delivery(self._instances, self._recovery, self._inbox, self.owns, self.start_instance)
         self._connect_finders()
@@ -156,6 +151,7 @@ class Worker:
         )
         self._wakeups = WakeUps(clock, self._recovery.wake)
         self._purger = Purger(backend, clock, lambda: self._partitions.owned)
+        self._freshness = Freshness(backend, patience, self._instances)
         self._waking = Waking(
             self._instances,
             self._recovery,
@@ -164,6 +160,7 @@ class Worker:
             self._committer,
             self._activities,
             self._wakeups,
+            self._freshness,
             clock,
             self.wake_at,
         )
@@ -212,6 +209,7 @@ class Worker:
         self._spawn(self._partitions.run(), "partitions")
         self._spawn(self._scanner.run(), "scan")
         self._spawn(self._inbox.run(), "inbox")
+        self._spawn(self._freshness.run(), "freshness")
         self._spawn(self._heartbeats.run(), "heartbeats")
         self._spawn(self._scanner.keep_sweeping(), "sweep")
         self._spawn(self._purger.run(), "purge")

@@ -344,6 +344,51 @@ async def test_a_grant_that_comes_twice_does_not_give_the_locks_back() -> None:
             assert await result(waiting) == 3
 
 
+class UnmarkingBackend(MemoryBackend):
+    """What a worker leaves that dies before it marks the grant of a lock, and after all else that the turn led to."""
+
+    async def settle(self, commits: Sequence[Commit]) -> None:
+        grants = [type(commit.checkpoint.events[0]) is ev.EntityLockGranted for commit in commits]
+        pairs = zip(commits, grants, strict=True)
+        await super().settle([replace(commit, consumed=()) if grant else commit for commit, grant in pairs])
+
+
+@pytest.mark.parametrize("ahead", [1, 5000])
+@virtual
+async def test_a_grant_that_is_not_marked_keeps_nothing_from_being_read(
+    ahead: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The grant stays in the inbox, ahead of all else, until the end."""
+    monkeypatch.setattr("durable.worker.mailboxes.MAX_MAILBOX", ahead)
+    registry, store = Registry(), MemoryStore()
+
+    @registry.entity
+    class Door:
+        def look(self) -> str:
+            return "open"
+
+    @registry.orchestrator
+    async def holder(ctx: OrchestrationContext) -> list[str]:
+        async with ctx.lock(EntityId("door", "front")):
+            seen = [await ctx.call_entity(Door.look, "front")]
+            return [*seen, *[await ctx.wait_for_external_event("go", str) for _ in range(3)]]
+
+    hub, second = TaskHub(UnmarkingBackend(store), settings=SETTINGS, clock=virtual_clock), make_hub(store, registry)
+    hub.include(registry)
+    async with second:
+        async with hub.worker():
+            await hub.start(holder, instance_id="holder")
+            await until(lambda: has(store, "holder", ev.EntityOperationCompleted))
+            await until(lambda: store.records["holder"].rev == 3)
+            await abandon(hub)
+        handle = second.get("holder")
+        for word in ("on", "and", "on"):
+            await handle.raise_event("go", word)
+        async with second.worker():
+            assert await result(handle) == ["open", "on", "and", "on"]
+            await until(lambda: not store.inbox)
+
+
 @virtual
 async def test_what_a_dead_worker_had_sent_comes_with_the_take_over() -> None:
     """Not with the next scan of the whole store."""

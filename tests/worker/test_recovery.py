@@ -541,6 +541,43 @@ async def test_what_a_former_owner_commits_late_is_found_by_the_new_one() -> Non
 
 
 @virtual
+async def test_a_copy_that_a_former_owner_has_left_behind_is_noticed() -> None:
+    """The new owner has it in memory, waiting for an event that the former one took in and marked."""
+    registry, store, attempts = Registry(), MemoryStore(), Counter[str]()
+
+    @registry.activity
+    async def wait(name: str, seconds: float) -> None:
+        attempts[name] += 1
+        await asyncio.sleep(seconds)
+
+    @registry.orchestrator
+    async def main(ctx: OrchestrationContext) -> str:
+        background = asyncio.create_task(wait("long", 1e6))
+        await ctx.wait_for_external_event("go")
+        await wait("short", 1.0)
+        background.cancel()
+        return "done"
+
+    deaf = scripted_plan({"watch": [Step(Fault.FAIL_BEFORE)] * 1000})
+    first = make_hub(store, registry, partitions=1)
+    second = make_hub(FaultyBackend(MemoryBackend(store), deaf), registry, partitions=1)
+    async with first.worker():
+        assert first._worker is not None
+        first._worker._partitions._interval = inf
+        await first.start(main, instance_id="one")
+        await until(lambda: attempts["long"] == 1)
+        async with second.worker():
+            assert second._worker is not None
+            store.leases[0] = replace(store.leases[0], owner=second._worker.worker_id)
+            await until(lambda: attempts["long"] == 2)
+            await first.get("one").raise_event("go")
+            await until(lambda: attempts["short"] == 1)
+            await abandon(first)
+            assert await second.get("one").result(120) == "done"
+    assert attempts["short"] == 2
+
+
+@virtual
 async def test_an_instance_that_has_two_commits_waiting_is_not_twice_in_a_batch() -> None:
     """Its partition is lost and won back while the store is away: it is loaded, and runs the same turn again."""
     registry, store = Registry(), MemoryStore()
