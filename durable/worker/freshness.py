@@ -32,7 +32,7 @@ class Freshness:
         self._doubted: dict[str, int] = {}
 
     def doubt(self, instance: LiveInstance) -> None:
-        """Look at this instance if it still rests where it is when the time has come."""
+        """Look at this instance, which rests, if it has committed nothing more when the time has come."""
         self._doubted.setdefault(instance.instance_id, instance.rev)
 
     async def run(self) -> None:
@@ -40,19 +40,19 @@ class Freshness:
         while True:
             await asyncio.sleep(INTERVAL)
             doubted, self._doubted = self._doubted, {}
-            resting = [instance_id for instance_id, rev in doubted.items() if self._rests(instance_id, rev)]
-            for first in range(0, len(resting), _BATCH):
-                batch = resting[first : first + _BATCH]
+            unmoved = [instance_id for instance_id, rev in doubted.items() if self._unmoved(instance_id, rev)]
+            for first in range(0, len(unmoved), _BATCH):
+                batch = unmoved[first : first + _BATCH]
                 records = await self._patience.insist(partial(self._backend.get, batch))
                 for instance_id, record in zip(batch, records, strict=True):
                     self._compare(instance_id, doubted[instance_id], record)
 
-    def _rests(self, instance_id: str, rev: int) -> LiveInstance | None:
+    def _unmoved(self, instance_id: str, rev: int) -> LiveInstance | None:
         instance = self._instances.get(instance_id)
-        return instance if instance is not None and not instance.under_way and instance.rev == rev else None
+        return instance if instance is not None and instance.rev == rev else None
 
     def _compare(self, instance_id: str, rev: int, record: InstanceRecord | None) -> None:
-        instance = self._rests(instance_id, rev)
+        instance = self._unmoved(instance_id, rev)
         if instance is None:
             return
         # Settling lags, so a record that shows less is no sign.
