@@ -74,6 +74,11 @@ class Instrument:
     def working(self, slots: Slots | None) -> None:
         """The worker of this process begins, with these slots; None: it has stopped."""
 
+    @property
+    def measures_turns(self) -> bool:
+        """Whether :meth:`loaded` and :meth:`turned` are to be called. Asked once, when a worker begins."""
+        return True
+
     def loaded(self, started: ExecutionStarted, replayed: int, outstanding: Collection[TaskScheduled]) -> None:
         """The worker brought an execution back into memory by replaying that many events of its history.
 

@@ -7,11 +7,8 @@ control characters, so a line break keeps them apart. W3C forbids the id zero.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from hashlib import sha256
 from typing import Literal, TypeAlias
-
-from durable.core.ids import BAGGAGE, TRACEPARENT, TRACESTATE
 
 TraceMode: TypeAlias = Literal["own", "join"]
 """Whether an instance has a trace of its own, linked with its caller's, or is a part of the caller's trace."""
@@ -41,9 +38,3 @@ def parse_traceparent(text: str | None) -> tuple[int, int, int] | None:
         return None
     trace, span, flags = (int(part, 16) for part in found.groups())
     return (trace, span, flags) if trace and span else None
-
-
-def carrier_of(tags: Mapping[str, str] | None) -> dict[str, str]:
-    """The W3C headers of the caller that tags carry, by their usual names; empty where there are none."""
-    names = {TRACEPARENT: "traceparent", TRACESTATE: "tracestate", BAGGAGE: "baggage"}
-    return {name: tags[tag] for tag, name in names.items() if tag in tags} if tags else {}

@@ -112,7 +112,8 @@ class Worker:
             backend, patience, self._fail, lambda commits: self._delivery.settled(commits), observe
         )
         retention = Retention(self._registry, settings)
-        measures = None if self._instrument is None else Measures(self._instrument)
+        watch = self._instrument
+        measures = Measures(watch) if watch is not None and watch.measures_turns else None
         self._instances = Instances(self._committer, self, clock, settings, self._watchdog, retention, measures)
         executions = Executions(self._registry, settings, self._instrument)
         self._loader = Loader(

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any
 
 import pytest
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
 from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.trace.export import SpanExporter
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from durable import OrchestrationContext, OrchestrationFailedError, Registry
 from durable.projection import project, span_to_dict
@@ -156,6 +157,31 @@ async def test_a_receiver_that_hangs_holds_up_nobody(sink: Sink, make_hub: MakeH
             assert await (await hub.start(steps, 2)).result() == 4
             worst = max(worst, perf_counter() - begun)
     assert worst < 1, "an export that hangs held up an orchestration"
+
+
+class Slow(SpanExporter):
+    """An exporter that takes what it is given, a tenth of a second later."""
+
+    taken = 0
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        sleep(0.1)
+        self.taken += len(spans)
+        return SpanExportResult.SUCCESS
+
+
+async def test_what_is_not_exported_in_time_is_left_when_the_hub_closes(make_hub: MakeHub) -> None:
+    exporter = Slow()
+    hub = make_hub(exporter=exporter, flush_timeout=0.2)
+    hub.include(registry)
+    async with hub.worker():
+        handles = [await hub.start(steps, 20) for _ in range(100)]
+        for handle in handles:
+            await handle.result()
+    async with asyncio.timeout(1):
+        while any(thread.name == "durable-otel" for thread in threading.enumerate()):
+            await asyncio.sleep(0.01)
+    assert exporter.taken < 100 * (2 + 2 * 20) / 2
 
 
 async def test_a_span_that_is_never_taken_does_not_hold_up_the_others(sink: Sink, make_hub: MakeHub) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 
 from opentelemetry import baggage, context
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
-from opentelemetry.trace import Span, SpanContext, SpanKind, TraceFlags, Tracer
+from opentelemetry.trace import Span, SpanContext, SpanKind, TraceFlags, Tracer, use_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from durable.backend import InstanceRecord
@@ -36,13 +36,22 @@ def carrier_tags(names: frozenset[str]) -> dict[str, str]:
     return {tags[name]: text for name, text in carrier.items() if name in tags and text}
 
 
-@contextmanager
 def starting(
     tracer: Tracer, hub: str, mode: TraceMode, names: frozenset[str], record: InstanceRecord
-) -> Iterator[InstanceRecord]:
+) -> AbstractContextManager[InstanceRecord]:
     """The block in which an instance is started; the record carries the context, unless it has one already."""
+    span = tracer.start_span(f"create_orchestration:{record.name}", kind=SpanKind.PRODUCER)
+    if not names and not span.get_span_context().is_valid:
+        return nullcontext(record)  # the process traces nothing itself, and is in no trace
+    return _traced_start(span, hub, mode, names, record)
+
+
+@contextmanager
+def _traced_start(
+    span: Span, hub: str, mode: TraceMode, names: frozenset[str], record: InstanceRecord
+) -> Iterator[InstanceRecord]:
     given: Mapping[str, str] = record.tags or {}
-    with tracer.start_as_current_span(f"create_orchestration:{record.name}", kind=SpanKind.PRODUCER) as span:
+    with use_span(span, end_on_exit=True):
         if span.is_recording():
             _describe(span, hub, mode, record)
         carried = {} if TRACEPARENT in given else carrier_tags(names)

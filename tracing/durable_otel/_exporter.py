@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from time import monotonic, sleep, thread_time
+from time import monotonic, sleep
 
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter
 
+from durable_otel._pace import Pace
 from durable_otel._pending import Pending, Turns
 from durable_otel._projector import Projector, Reached
 from durable_otel._spans import BATCH, export_acknowledged, exportable
@@ -22,13 +23,11 @@ _log = logging.getLogger("durable.otel")
 
 _LINGER = 0.2
 """Seconds for which a batch that is not full waits for more."""
-_WORK = 0.002
-"""Seconds of work after which the thread pauses."""
 _FIRST_RETRY, _LAST_RETRY = 0.5, 30.0
 
 
 class ExportThread:
-    """One thread that exports through ``exporter``, and takes ``share`` of one processor at most while it does."""
+    """One thread that exports through ``exporter``, at ``pace``."""
 
     def __init__(
         self,
@@ -36,14 +35,14 @@ class ExportThread:
         resource: Resource,
         pending: Pending,
         projector: Projector,
-        share: float,
+        pace: Pace,
     ) -> None:
         self._exporter = exporter
         self._resource = resource
         self._pending = pending
         self._projector = projector
-        self._rest = 1 / share - 1
-        self._rested_at = 0.0
+        self._pace = pace
+        self._hurries = False
         self._spans: list[ReadableSpan] = []
         self._unacknowledged: list[Reached] = []
         self._stopping = threading.Event()
@@ -58,7 +57,7 @@ class ExportThread:
 
     def hurry(self) -> None:
         """Export without pauses from here on."""
-        self._rest = 0.0
+        self._hurries = True
 
     def close(self, timeout: float) -> bool:
         """Export what waits, for ``timeout`` seconds at most, and end; False when something was left. Blocks.
@@ -75,12 +74,14 @@ class ExportThread:
         return done
 
     def _run(self) -> None:
-        self._rested_at = thread_time()
+        self._pace.begin()
         while True:
             self._pause()
             turns = self._pending.take(_LINGER if self._spans else None)
             if turns is None and not self._spans and self._pending.closed:
                 return
+            if self._stopping.is_set() and monotonic() > self._deadline:
+                return  # nobody waits for it any more
             if turns is not None:
                 self.busy = True
                 self._take_up(turns)
@@ -90,10 +91,9 @@ class ExportThread:
 
     def _pause(self) -> None:
         """After some work, leave the interpreter to the others for a time that is in proportion."""
-        worked = thread_time() - self._rested_at
-        if worked > _WORK:
-            self._stopping.wait(worked * self._rest)
-            self._rested_at = thread_time()
+        if not self._hurries and (seconds := self._pace.rest()):
+            self._stopping.wait(seconds)
+            self._pace.rested()
 
     def _take_up(self, turns: Turns) -> None:
         try:

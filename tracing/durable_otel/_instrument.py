@@ -42,6 +42,7 @@ from durable_otel._exporter import ExportThread
 from durable_otel._live import AttemptSpan, OperationSpan, OrchestratorSpan, context_of, make_current
 from durable_otel._meters import Meters
 from durable_otel._metrics import HistoryMetrics
+from durable_otel._pace import Pace
 from durable_otel._pending import Pending
 from durable_otel._projector import Projector, is_in_share, is_sampled
 from durable_otel._settings import TraceSettings, sample_of
@@ -118,9 +119,8 @@ class OpenTelemetry(Instrument):
             self._set_provider()
         self._tracer = trace.get_tracer("durable", tracer_provider=self._tracer_provider)
         projector = Projector(hub, self.settings, self._pending.leave_behind)
-        thread = ExportThread(
-            exporter, stable_resource(self._resource), self._pending, projector, self.settings.cpu_share
-        )
+        pace = Pace(self.settings.share)
+        thread = ExportThread(exporter, stable_resource(self._resource), self._pending, projector, pace)
         self._catch_up = CatchUp(backend, clock, self._pending, self.settings)
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._catch_up.run(), name="durable-otel")]
@@ -171,6 +171,10 @@ class OpenTelemetry(Instrument):
         if self._metrics is not None:
             self._metrics.record(commits)
 
+    @property
+    def measures_turns(self) -> bool:
+        return self._worker_metrics is not None
+
     def loaded(self, started: ExecutionStarted, replayed: int, outstanding: Collection[TaskScheduled]) -> None:
         if self._metrics is not None and self._worker_metrics is not None:
             self._metrics.loaded(started, outstanding)
@@ -206,8 +210,7 @@ class OpenTelemetry(Instrument):
     ) -> AttemptSpan | None:
         if self._thread is None:
             return None
-        key = attempt_key(task_key(scheduled.task_id, run), number)
-        span = AttemptSpan(partial(self._span_context, record, key))
+        span = AttemptSpan(partial(self._attempt_context, record, scheduled.task_id, number, run))
         make_current(span, record.tags)
         return span
 
@@ -225,6 +228,9 @@ class OpenTelemetry(Instrument):
             at_start = self.settings.root_span == "at_start"
             own = lambda: self._span_context(started, run_key(0 if at_start else run()))  # noqa: E731
             make_current(OrchestratorSpan(own, is_replaying), started.tags)
+
+    def _attempt_context(self, record: InstanceRecord, task_id: int, number: int, run: int) -> SpanContext:
+        return self._span_context(record, attempt_key(task_key(task_id, run), number))
 
     def _operation_context(self, entity_id: str, event: EntityOperationCalled | EntityOperationSignaled) -> SpanContext:
         ids = operation_ids(self._hub, self.settings.trace, entity_id, event)

@@ -24,9 +24,10 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from durable.projection.ids import carrier_of
+from durable.core.ids import BAGGAGE
 
 _BAGGAGE = W3CBaggagePropagator()
+_NOTHING = context.Context()
 MAX_ENTRIES = 32
 """Attributes, events and links that are kept of each."""
 _INT_64 = 2**63
@@ -40,21 +41,23 @@ class AttemptSpan(Span):
     ``make_context`` is asked for its ids when somebody wants to know: most attempts trace nothing.
     """
 
+    _context: SpanContext | None = None
+    _error: str | None = None
+    _ended = False
+
     def __init__(self, make_context: Callable[[], SpanContext]) -> None:
         self._make_context = make_context
-        self._context: SpanContext | None = None
         self._attributes: dict[str, Any] = {}
         self._events: list[list[Any]] = []
         self._links: list[list[Any]] = []
-        self._error: str | None = None
-        self._ended = False
 
     def recorded(self) -> str | None:
         """What was put on the span, as JSON text; None for nothing. It takes nothing any more."""
         self._ended = True
+        if not (self._attributes or self._events or self._links or self._error):
+            return None  # as most attempts
         parts = {"attributes": self._attributes, "events": self._events, "links": self._links, "error": self._error}
-        kept = {name: part for name, part in parts.items() if part}
-        return json.dumps(kept) if kept else None
+        return json.dumps({name: part for name, part in parts.items() if part})
 
     def get_span_context(self) -> SpanContext:
         if self._context is None:
@@ -141,8 +144,8 @@ def context_of(trace_id: int, span_id: int, *, sampled: bool) -> SpanContext:
 
 def make_current(span: Span, tags: Mapping[str, str] | None) -> None:
     """Make ``span`` the current one of the running context, with the baggage of the start."""
-    carrier = carrier_of(tags)
-    base = _BAGGAGE.extract(carrier, context=context.Context()) if "baggage" in carrier else context.Context()
+    carried = tags.get(BAGGAGE) if tags else None
+    base = _NOTHING if carried is None else _BAGGAGE.extract({"baggage": carried}, context=_NOTHING)
     context.attach(set_span_in_context(span, base))
 
 

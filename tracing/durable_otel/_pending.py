@@ -10,9 +10,10 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 from time import monotonic
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, get_args
 
 from durable.backend import Checkpoint
+from durable.core.events import HistoryEvent
 
 Key: TypeAlias = tuple[str, str]
 """Instance and execution."""
@@ -33,10 +34,20 @@ class Turns(NamedTuple):
         return self.checkpoints[0].instance_id, self.checkpoints[0].execution_id
 
 
-def _size(turns: Turns) -> int:
-    """About how many bytes of values turns hold."""
-    events = (event for checkpoint in turns.checkpoints for event in checkpoint.events)
-    return sum(len(getattr(event, "result", None) or getattr(event, "input", None) or "") for event in events)
+_VALUES: dict[type[Any], str] = {
+    kind: name for kind in get_args(HistoryEvent) for name in ("input", "result") if name in kind.__annotations__
+}
+"""The field that holds an event's value. Asked for in the event loop, for each event: most kinds hold none."""
+
+
+def _size(checkpoint: Checkpoint) -> int:
+    """About how many bytes of values a turn holds."""
+    size = 0
+    for event in checkpoint.events:
+        name = _VALUES.get(type(event))
+        if name is not None:
+            size += len(getattr(event, name) or "")
+    return size
 
 
 class Pending:
@@ -45,7 +56,7 @@ class Pending:
     def __init__(self, limit: int, max_bytes: int) -> None:
         self._limit = limit
         self._max_bytes = max_bytes
-        self._turns: deque[tuple[float, Turns, int]] = deque()
+        self._turns: deque[tuple[float, Checkpoint | Turns, int]] = deque()
         self._count = self._bytes = 0
         self._behind: OrderedDict[Key, bool] = OrderedDict()
         self._condition = threading.Condition()
@@ -55,12 +66,14 @@ class Pending:
     def add(self, checkpoints: Iterable[Checkpoint]) -> None:
         """Queue turns that were just committed; one that does not fit leaves its execution behind."""
         now = monotonic()
+        put = self._turns.append
         with self._condition:
             for checkpoint in checkpoints:
-                turns = Turns((checkpoint,))
-                size = _size(turns)
+                size = _size(checkpoint)
                 if self._count < self._limit and self._bytes + size <= self._max_bytes:
-                    self._put(now, turns, size)
+                    put((now, checkpoint, size))
+                    self._count += 1
+                    self._bytes += size
                 else:
                     self._leave_behind((checkpoint.instance_id, checkpoint.execution_id), forced=False)
             self._condition.notify()
@@ -68,21 +81,21 @@ class Pending:
     def add_whole(self, turns: Turns) -> None:
         """Queue the history of an execution, whatever the limit: few are read at a time."""
         with self._condition:
-            self._put(monotonic(), turns, _size(turns))
+            size = sum(map(_size, turns.checkpoints))
+            self._turns.append((monotonic(), turns, size))
+            self._count += len(turns.checkpoints)
+            self._bytes += size
             self._condition.notify()
-
-    def _put(self, now: float, turns: Turns, size: int) -> None:
-        self._turns.append((now, turns, size))
-        self._count += len(turns.checkpoints)
-        self._bytes += size
 
     def take(self, timeout: float | None) -> Turns | None:
         """The next turns; None when there are none within ``timeout`` seconds, or the queue is closed and empty."""
         with self._condition:
-            self._condition.wait_for(lambda: self._turns or self._closed, timeout)
             if not self._turns:
-                return None
-            _, turns, size = self._turns.popleft()
+                self._condition.wait_for(lambda: self._turns or self._closed, timeout)
+                if not self._turns:
+                    return None
+            _, item, size = self._turns.popleft()
+            turns = item if isinstance(item, Turns) else Turns((item,))
             self._count -= len(turns.checkpoints)
             self._bytes -= size
             return turns

@@ -28,9 +28,10 @@ class TraceSettings:
     """Seconds; instances that took longer are exported at their end all the same."""
     baggage: frozenset[str] = frozenset()
     """Names of baggage entries that a start carries along. They are stored with the instance."""
-    cpu_share: float = 0.15
-    """Share of one processor, above 0 to 1, that exporting may take: instances come first. What it does not get done
-    waits, in memory and then in the store."""
+    cpu_share: float | None = None
+    """Share of one processor, above 0 to 1, that exporting may take however busy the process is; it takes a quarter of
+    what the process leaves idle where that is more. Instances come first: what it does not get done waits, in memory
+    and then in the store. None: 0.05, or 0.02 with cadence ``completion``."""
     max_pending: int = 20_000
     """Committed turns that wait for export in memory; what is beyond is read from the store later."""
     max_bytes: int = 64 * 1024 * 1024
@@ -47,7 +48,7 @@ class TraceSettings:
     def __post_init__(self) -> None:
         if not 0 <= self.sample <= 1:
             raise ValueError(f"sample must be 0 to 1, not {self.sample!r}")
-        if not 0 < self.cpu_share <= 1:
+        if self.cpu_share is not None and not 0 < self.cpu_share <= 1:
             raise ValueError(f"cpu_share must be above 0 and at most 1, not {self.cpu_share!r}")
         for name in ("max_pending", "max_bytes", "max_instances"):
             if getattr(self, name) < 1:
@@ -56,6 +57,13 @@ class TraceSettings:
             raise ValueError(f"trace must be own or join, root_span on_completion or at_start: {self!r}")
         if self.cadence not in ("commit", "completion"):
             raise ValueError(f"cadence must be commit or completion, not {self.cadence!r}")
+
+    @property
+    def share(self) -> float:
+        """``cpu_share``, or what it is by default."""
+        if self.cpu_share is not None:
+            return self.cpu_share
+        return 0.05 if self.cadence == "commit" else 0.02
 
 
 def sample_of(environment: Mapping[str, str]) -> float:

@@ -7,7 +7,7 @@ differs between processes: who looks at a trace sees twice what two workers expo
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from opentelemetry import context
 from opentelemetry.attributes import BoundedAttributes
@@ -16,6 +16,7 @@ from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.util.types import Attributes as PlainAttributes
 
 from durable.core.events import ExecutionForked, ExecutionStarted, HistoryEvent
 from durable.projection import RootSpan, SpanData, TraceMode, project
@@ -29,6 +30,8 @@ BATCH = 128
 
 _STABLE = ("service.name", "service.namespace", "service.version", "deployment.environment.name")
 _MAX_ATTRIBUTES, _MAX_TEXT = 128, 4096
+_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+_UNSET = Status(StatusCode.UNSET)
 # Both names are there in all releases so far, and are said to be private.
 _SUPPRESS = getattr(context, "_SUPPRESS_INSTRUMENTATION_KEY", "suppress_instrumentation")
 _SUPPRESS_HTTP = getattr(context, "_SUPPRESS_HTTP_INSTRUMENTATION_KEY", "suppress_http_instrumentation")
@@ -53,7 +56,7 @@ def exportable(span: SpanData, resource: Resource) -> ReadableSpan:
         links=tuple(
             Link(_context(one.trace_id, one.span_id, is_remote=True), _attributes(one.attributes)) for one in span.links
         ),
-        status=Status(StatusCode.UNSET) if span.error is None else Status(StatusCode.ERROR, span.error[:_MAX_TEXT]),
+        status=_UNSET if span.error is None else Status(StatusCode.ERROR, span.error[:_MAX_TEXT]),
         start_time=span.start,
         end_time=max(span.start, span.end),
         instrumentation_scope=SCOPE,
@@ -61,13 +64,21 @@ def exportable(span: SpanData, resource: Resource) -> ReadableSpan:
 
 
 def _context(trace_id: int, span_id: int, *, is_remote: bool) -> SpanContext:
-    return SpanContext(trace_id, span_id, is_remote=is_remote, trace_flags=TraceFlags(TraceFlags.SAMPLED))
+    return SpanContext(trace_id, span_id, is_remote=is_remote, trace_flags=_SAMPLED)
 
 
-def _attributes(given: Attributes) -> BoundedAttributes:
+def _attributes(given: Attributes) -> PlainAttributes:
     """Sorted, so that equal attributes are equal bytes; within the limits that a bare exporter ignores."""
-    plain: Mapping[str, Attribute] = {name: given[name] for name in sorted(given)}
-    return BoundedAttributes(_MAX_ATTRIBUTES, plain, immutable=True, max_value_len=_MAX_TEXT)
+    plain = {name: _within_limit(given[name]) for name in sorted(given) if name}
+    if len(plain) <= _MAX_ATTRIBUTES:
+        return plain  # the SDK's own kind takes as long to make as the rest of the span
+    return BoundedAttributes(_MAX_ATTRIBUTES, plain, immutable=True)
+
+
+def _within_limit(value: Attribute) -> Attribute:
+    if isinstance(value, str):
+        return value[:_MAX_TEXT]
+    return tuple(text[:_MAX_TEXT] for text in value) if isinstance(value, tuple) else value
 
 
 def suppressed() -> object:
