@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Sequence
 from contextvars import Context
 from typing import Any, TypeAlias
 
@@ -71,10 +71,11 @@ class Orchestration(Operations):
             if asked_no_code(turn):
                 break  # it was ended without its code
             self._recorded = turn.decisions
-            for _ in self._run(turn.arrived, turn.timestamp):
-                yield None
+            applied = yield from self._take_in(turn.arrived, turn.timestamp)
+            self.length += applied + len(self._decisions) + 2  # and the rows at the turn's begin and end
             if len(self._decisions) < len(turn.decisions):
                 raise self._differs(turn.decisions[len(self._decisions)], None)
+            yield None
         self.is_replaying = False
 
     def turn(self, arrived: Sequence[ev.ArrivedEvent], timestamp: int) -> Iterator[tuple[ev.HistoryEvent, ...] | None]:
@@ -108,6 +109,14 @@ class Orchestration(Operations):
     # --- a turn ------------------------------------------------------------------------------
 
     def _run(self, arrived: Sequence[ev.ArrivedEvent], timestamp: int) -> Iterator[tuple[ev.HistoryEvent, ...] | None]:
+        applied = yield from self._take_in(arrived, timestamp)
+        started, completed = ev.OrchestratorStarted(timestamp), ev.OrchestratorCompleted(timestamp)
+        events = (*arrived[:applied], started, *self._decisions, completed)
+        self.length += len(events)
+        yield events
+
+    def _take_in(self, arrived: Sequence[ev.ArrivedEvent], timestamp: int) -> Generator[None, None, int]:
+        """Run the code with what arrived; pauses between events. Returns how many were taken in."""
         self.timestamp = timestamp
         self._decisions = []
         self.requests_left = MAX_TASKS
@@ -128,10 +137,7 @@ class Orchestration(Operations):
                 self._apply(self._due.popleft())
                 yield None
         self._close()
-        started, completed = ev.OrchestratorStarted(timestamp), ev.OrchestratorCompleted(timestamp)
-        events = (*arrived[:applied], started, *self._decisions, completed)
-        self.length += len(events)
-        yield events
+        return applied
 
     def _admitted(self, event: ev.ArrivedEvent) -> Sequence[ev.ArrivedEvent]:
         """What is to be applied now: while suspended nothing, after that what was held back meanwhile."""

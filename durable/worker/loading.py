@@ -7,6 +7,7 @@ import platform
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import version
+from itertools import chain
 from time import perf_counter
 
 from durable.backend import Annotation, Backend, BackendError, Checkpoint, Commit, InstanceRecord, Message
@@ -317,13 +318,16 @@ class Loader:
         instance = catching.instance
 
         def turns() -> Iterator[None]:
+            if catching.events is None and instance.execution is not None:
+                if any(type(checkpoint.events[0]) is ExecutionRewound for checkpoint in page):
+                    raise RewoundHistory
+                events = chain.from_iterable([checkpoint.events for checkpoint in page])
+                yield from self._executions.replay(instance.execution, events)
             for checkpoint in page:
                 if type(checkpoint.events[0]) is ExecutionRewound:
                     catching.go_back(checkpoint.events[0])
                 if catching.events is not None:
                     catching.events += checkpoint.events
-                elif instance.execution is not None:
-                    yield from self._executions.replay(instance.execution, checkpoint.events)
                 instance.next_seq, instance.rev = checkpoint.seq, checkpoint.rev
                 absorbed = instance.absorb(checkpoint.events)
                 for event in checkpoint.events:
