@@ -81,6 +81,11 @@ class CommitStatements:
             f"SELECT token FROM {hub}_history JOIN {hub}_instances ON id = instance "
             f"WHERE instance_id = ? AND {hub}_history.execution_id = ? AND seq = ?"
         )
+        self._taken_by = (
+            f"SELECT execution_id, EXISTS (SELECT 1 FROM {hub}_history "
+            f"WHERE instance = {hub}_instances.id AND {hub}_history.execution_id = ? AND seq = ?) "
+            f"FROM {hub}_instances WHERE instance_id = ?"
+        )
         self._change = (
             f"UPDATE {hub}_instances SET {', '.join(f'{name} = {parameter(name)}' for name in CHANGING_COLUMNS)} "
             "WHERE instance_id = ? AND rev < ?"
@@ -137,10 +142,13 @@ class CommitStatements:
     ) -> list[CommitRows]:
         """Mark the creating commits whose instance id belongs to another start; the others are returned."""
         for index, rows in enumerate(batch):
-            if rows.create is None or self._stored_token(connection, rows.commit) is not None:
-                continue  # a checkpoint that is there already: a repeated commit, or a conflict
-            record = rows.commit.record
-            if not same_start(self._stored(connection, record.instance_id).execution_id, record.execution_id):
+            if rows.create is None:
+                continue
+            point = rows.commit.checkpoint
+            key = (point.execution_id, point.seq, point.instance_id)
+            execution_id, is_there = connection.execute(self._taken_by, key).fetchone()
+            # A checkpoint that is there already: a repeated commit, or a conflict.
+            if not is_there and not same_start(execution_id, rows.commit.record.execution_id):
                 outcomes[index] = CommitOutcome.EXISTS
         return _standing(batch, outcomes)
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from uuid import NAMESPACE_OID, uuid5
+from hashlib import sha1
+from uuid import NAMESPACE_OID, UUID, uuid5
 from zlib import crc32
 
 _FORBIDDEN = re.compile(r"[/\\#?\x00-\x1f\x7f-\x9f]")
@@ -72,13 +73,21 @@ def checkpoint_id(instance_id: str, execution_id: str, seq: int) -> str:
 
 def child_id(instance_id: str, execution_id: str, task_id: int) -> str:
     """The id of a child that was called without one: the same for the same call at every replay, and of no other."""
-    unique = uuid5(_CHILD_NAMESPACE, f"{instance_id}/{execution_id}/{task_id}")
-    return f"{instance_id[:200]}:{unique.hex[:16]}"
+    unique = _hex_of_uuid5(_CHILD_NAMESPACE, f"{instance_id}/{execution_id}/{task_id}")
+    return f"{instance_id[:200]}:{unique[:16]}"
 
 
 def child_execution_id(instance_id: str, execution_id: str, task_id: int) -> str:
     """The first execution of the instance that a call starts."""
-    return uuid5(_EXECUTION_NAMESPACE, f"{instance_id}/{execution_id}/{task_id}").hex
+    return _hex_of_uuid5(_EXECUTION_NAMESPACE, f"{instance_id}/{execution_id}/{task_id}")
+
+
+def _hex_of_uuid5(namespace: UUID, name: str) -> str:
+    """``uuid5(namespace, name).hex``, without the object that is made and thrown away for each child."""
+    digest = bytearray(sha1(namespace.bytes + name.encode(), usedforsecurity=False).digest()[:16])
+    digest[6] = digest[6] & 0x0F | 0x50  # version 5 of RFC 9562
+    digest[8] = digest[8] & 0x3F | 0x80  # and its variant
+    return digest.hex()
 
 
 def next_execution_id(execution_id: str) -> str:
