@@ -68,6 +68,7 @@ class Listener:
         await handle.suspend("a break")
         await until(handle.status, is_suspended)
         await handle.raise_event("x", "first")
+        await until(handle.history, lambda h: len(rows_of(h, ev.EventRaised)) == 2)  # its way may be the longer one
         self.gate.set()
         await until(handle.history, lambda h: rows_of(h, ev.TaskCompleted) != [])
         await handle.raise_event("x", "second")
