@@ -35,7 +35,10 @@ class Turns(NamedTuple):
 
 
 _VALUES: dict[type[Any], str] = {
-    kind: name for kind in get_args(HistoryEvent) for name in ("input", "result") if name in kind.__annotations__
+    kind: name
+    for kind in get_args(HistoryEvent)
+    for name in ("input", "result", "state")
+    if name in kind.__annotations__
 }
 """The field that holds an event's value. Asked for in the event loop, for each event: most kinds hold none."""
 
