@@ -99,8 +99,11 @@ class InstanceHandle(Generic[R]):
         """
         seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
         client = self._client()
-        async with asyncio.timeout(seconds):
+        if seconds is None:
             record = await client.waiters.wait(self.instance_id)
+        else:
+            async with asyncio.timeout(seconds):
+                record = await client.waiters.wait(self.instance_id)
         _raise_unless_completed(record)
         return cast("R", client.decode_output(record, self._definition))
 

@@ -15,7 +15,7 @@ from durable.offload import store_large_input
 from durable.transactions import JoinedTransaction, transactional
 
 
-async def create_in(client: Client, session: Any, record: InstanceRecord, on_conflict: str) -> None:
+async def create_in(client: Client, record: InstanceRecord, on_conflict: str, *, session: Any) -> None:
     """Create the instance of a record in a session's transaction; see ``TaskHub.start``."""
     if on_conflict not in ("raise", "use_existing"):
         raise ValueError(f"on_conflict={on_conflict!r} purges what is there, which no transaction can take back")

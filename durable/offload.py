@@ -15,28 +15,13 @@ from typing import Any, Protocol, TypeVar
 
 from durable.backend import Backend, BackendError, Checkpoint, Commit, InstanceRecord
 from durable.core import events as ev
+from durable.core.event_values import VALUE_FIELD, values_of
 from durable.core.events import HistoryEvent
 
 THRESHOLD = 256 * 1024
 """Characters of JSON from which a value is stored apart (as in Durable Functions)."""
 
 _PREFIX = "@payload:"
-_FIELD: dict[type[HistoryEvent], str] = {
-    ev.ExecutionStarted: "input",
-    ev.TaskScheduled: "input",
-    ev.TaskCompleted: "result",
-    ev.SubOrchestrationInstanceCreated: "input",
-    ev.SubOrchestrationInstanceCompleted: "result",
-    ev.EventRaised: "input",
-    ev.EventSent: "input",
-    ev.EntityOperationCalled: "input",
-    ev.EntityOperationSignaled: "input",
-    ev.EntityOperationCompleted: "result",
-    ev.EntityStateSet: "state",
-    ev.ContinueAsNew: "input",
-    ev.ExecutionCompleted: "result",
-    ev.CustomStatusSet: "status",
-}
 _RECORD_FIELDS = ("input", "output", "custom_status")
 
 T = TypeVar("T", HistoryEvent, InstanceRecord)
@@ -57,7 +42,7 @@ class MissingPayloadError(BackendError):
 async def store_large(backend: Backend, commit: Commit) -> Commit:
     """``commit`` with its large values put into ``backend`` and replaced by references."""
     large: dict[str, bytes] = {}
-    events = tuple(_shrunk(event, _FIELD.get(type(event)), large) for event in commit.checkpoint.events)
+    events = tuple(_shrunk(event, VALUE_FIELD.get(type(event)), large) for event in commit.checkpoint.events)
     record = commit.record
     for field in _RECORD_FIELDS:
         record = _shrunk(record, field, large)
@@ -85,12 +70,12 @@ async def restore_checkpoints(backend: Backend, checkpoints: Sequence[Checkpoint
     Raises:
         MissingPayloadError: the store lacks a value.
     """
-    keys = {key for checkpoint in checkpoints for event in checkpoint.events if (key := _key(event)) is not None}
+    keys = {text for one in checkpoints for text in values_of(one.events) if text.startswith(_PREFIX)}
     if not keys:
         return list(checkpoints)
     values = await _fetch(backend, checkpoints[0].instance_id, keys)
     return [
-        replace(c, events=tuple(_grown(event, _FIELD.get(type(event)), values) for event in c.events))
+        replace(c, events=tuple(_grown(event, VALUE_FIELD.get(type(event)), values) for event in c.events))
         for c in checkpoints
     ]
 
@@ -132,7 +117,7 @@ async def _fetch(backend: Backend, instance_id: str, references: Iterable[str]) 
 
 
 def _key(event: HistoryEvent) -> str | None:
-    field = _FIELD.get(type(event))
+    field = VALUE_FIELD.get(type(event))
     value = getattr(event, field) if field else None
     return value if value is not None and value.startswith(_PREFIX) else None
 

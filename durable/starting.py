@@ -7,10 +7,11 @@ its checkpoints on from there, so that nothing that is still written for the for
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from contextlib import nullcontext, suppress
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Literal, TypeAlias, get_args
 
 from durable.backend import InstanceRecord
@@ -29,6 +30,8 @@ OnConflict: TypeAlias = Literal["raise", "use_existing", "replace_finished", "te
 RESERVED_TAGS = "durable."
 """How the names of tags begin that the library keeps for itself."""
 
+_Create: TypeAlias = Callable[[Client, InstanceRecord, OnConflict], Awaitable[None]]
+_ON_CONFLICT = get_args(OnConflict)
 _LOOK = 0.25
 _RETRY = 0.05
 _MICROSECOND = timedelta(microseconds=1)
@@ -51,11 +54,9 @@ async def start(
     debounce_limit: timedelta | None = None,
 ) -> str:
     """Create an instance and return its id; see ``TaskHub.start``."""
-    _check_debounce(instance_id, start_at, debounce, debounce_limit)
-    if session is not None and debounce is not None:
-        raise ValueError("debounce and session contradict each other: what a start replaces is in no transaction")
-    if on_conflict not in get_args(OnConflict):
-        raise ValueError(f"on_conflict must be one of {', '.join(get_args(OnConflict))}; not {on_conflict!r}")
+    if on_conflict not in _ON_CONFLICT:
+        raise ValueError(f"on_conflict must be one of {', '.join(_ON_CONFLICT)}; not {on_conflict!r}")
+    _check_debounce(instance_id, start_at, session, debounce, debounce_limit)
     name = orchestrator if isinstance(orchestrator, str) else orchestrator.name
     record = client.new_record(
         name,
@@ -65,15 +66,15 @@ async def start(
         tags=_checked_tags(tags),
         start_at=None if start_at is None else from_datetime(start_at),
     )
+    create: _Create = put if session is None else partial(create_in, session=session)
     if debounce is not None:
         record = replace(record, due_at=record.created_at + debounce // _MICROSECOND)
-    with nullcontext(record) if client.instrument is None else client.instrument.starting(record) as traced:
-        if debounce is not None:
-            await _put_debounced(client, traced, on_conflict, debounce_limit)
-        elif session is None:
-            await put(client, traced, on_conflict)
-        else:
-            await create_in(client, session, traced, on_conflict)
+        create = partial(_put_debounced, debounce_limit=debounce_limit)
+    if client.instrument is None:
+        await create(client, record, on_conflict)
+    else:
+        with client.instrument.starting(record) as traced:
+            await create(client, traced, on_conflict)
     return record.instance_id
 
 
@@ -102,7 +103,11 @@ async def _put_debounced(
 
 
 def _check_debounce(
-    instance_id: str | None, start_at: datetime | None, debounce: timedelta | None, debounce_limit: timedelta | None
+    instance_id: str | None,
+    start_at: datetime | None,
+    session: Any,
+    debounce: timedelta | None,
+    debounce_limit: timedelta | None,
 ) -> None:
     if debounce is None:
         if debounce_limit is not None:
@@ -112,6 +117,8 @@ def _check_debounce(
         raise ValueError("debounce needs an instance_id: it is what later starts are known by")
     if start_at is not None:
         raise ValueError("debounce and start_at contradict each other: both say when the instance begins")
+    if session is not None:
+        raise ValueError("debounce and session contradict each other: what a start replaces is in no transaction")
     for name, duration in (("debounce", debounce), ("debounce_limit", debounce_limit)):
         if duration is not None and duration <= timedelta(0):
             raise ValueError(f"{name} must be longer than zero, not {duration}")
@@ -119,9 +126,19 @@ def _check_debounce(
 
 async def put(client: Client, record: InstanceRecord, on_conflict: OnConflict) -> None:
     """Create the instance of a record, or make way for it as ``on_conflict`` says. Raises InstanceExistsError."""
+    existing = await client.create(record)
+    if existing is not None:
+        await _put_in_place_of(existing, client, record, on_conflict)
+
+
+async def _put_in_place_of(
+    holder: InstanceRecord, client: Client, record: InstanceRecord, on_conflict: OnConflict
+) -> None:
+    """Create the instance of a record whose id ``holder`` has. Raises InstanceExistsError, InstanceHeldError."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + client.settings.start_timeout
-    while (existing := await client.create(record)) is not None:
+    existing: InstanceRecord | None = holder
+    while existing is not None:
         if on_conflict == "use_existing":
             return
         if on_conflict == "raise":
@@ -133,11 +150,13 @@ async def put(client: Client, record: InstanceRecord, on_conflict: OnConflict) -
             if on_conflict == "terminate_existing" and not existing.status.is_terminal:
                 existing = await _ended(client, existing, deadline)
         except InstanceNotFoundError:
-            continue  # somebody else has made way
-        if not existing.status.is_terminal or loop.time() > deadline:
-            raise InstanceExistsError(existing.instance_id, existing.status.value)
-        await client.forget(existing.instance_id)
-        record = replace(record, rev=max(record.rev, existing.rev + 1))
+            pass  # somebody else has made way
+        else:
+            if not existing.status.is_terminal or loop.time() > deadline:
+                raise InstanceExistsError(existing.instance_id, existing.status.value)
+            await client.forget(existing.instance_id)
+            record = replace(record, rev=max(record.rev, existing.rev + 1))
+        existing = await client.create(record)
 
 
 async def _ended(client: Client, existing: InstanceRecord, deadline: float) -> InstanceRecord:

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from durable.backend import Checkpoint, InstanceRecord, Message
-from durable.core.codec import FORMAT, event_from_dict, failure_from_dict, failure_to_dict, shallow_dict
+from durable.core.codec import FORMAT, event_from_dict, failure_from_dict, failure_to_dict, shallow_dict, shallow_dicts
 from durable.core.errors import FailureDetails, UnsupportedHistoryError
 from durable.core.events import HistoryEvent, ParentInstance
 from durable.core.state import RuntimeStatus
@@ -144,7 +144,7 @@ def checkpoint_to_row(checkpoint: Checkpoint) -> Row:
         checkpoint.token,
         checkpoint.recoveries,
         FORMAT,
-        orjson.dumps([shallow_dict(event) for event in checkpoint.events]).decode(),
+        orjson.dumps(shallow_dicts(checkpoint.events)).decode(),
         checkpoint.instance_id,
         checkpoint.rev,
     )

@@ -7,7 +7,7 @@ history written by a newer version is parked, never guessed at and never rewritt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from operator import attrgetter
 from typing import Any, get_args
@@ -115,6 +115,11 @@ _SHALLOW = {cls: _shallow(cls) for cls in _CLASSES.values()}
 def shallow_dict(event: HistoryEvent) -> dict[str, Any]:
     """An event as a dictionary in which failures and other parts are still objects. As JSON, it is the stored form."""
     return _SHALLOW[type(event)](event)
+
+
+def shallow_dicts(events: Iterable[HistoryEvent]) -> list[dict[str, Any]]:
+    """:func:`shallow_dict` of each."""
+    return [_SHALLOW[type(event)](event) for event in events]
 
 
 def event_to_dict(event: HistoryEvent) -> dict[str, Any]:

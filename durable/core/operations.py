@@ -70,7 +70,8 @@ class Operations(Outstanding):
     def _schedule(
         self, target: ActivityTarget[Any], payload: str, line: str | None, previous: ev.PreviousAttempt | None = None
     ) -> DurableFuture:
-        self._refuse_when_finished("activity", target.name)
+        if self._finished:
+            self._refuse_when_finished("activity", target.name)
         task_id = self._next_call_id("activity", target.name)
         limits = (target.timeout, line, target.heartbeat_timeout, previous, target.queue)
         self.decide(ev.TaskScheduled(self.timestamp, task_id, target.name, payload, *limits))

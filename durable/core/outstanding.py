@@ -136,7 +136,8 @@ class Outstanding:
 
     def record_at_rest(self) -> None:
         """Record the custom status and the timers that this turn set."""
-        self.record_status()
+        if self._custom_status is not None:
+            self.record_status()
         timers, self.loop.new_timers = self.loop.new_timers, []
         for handle, line in timers:
             if not handle.cancelled():
@@ -231,7 +232,8 @@ class Outstanding:
 
     def _next_call_id(self, what: str, name: str | None = None) -> int:
         """The id of a call that will be open until it has an outcome. Raises TaskLimitError: there are too many."""
-        self.check_room(what, name)
+        if len(self._calls) + len(self._timers) >= MAX_TASKS - len(self.loop.new_timers):
+            self.check_room(what, name)
         return self._next_task_id(what, name)
 
     # --- helpers -----------------------------------------------------------------------------------------------

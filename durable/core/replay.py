@@ -11,7 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Sequence
 from contextvars import Context
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from durable.core import events as ev
 from durable.core.closing import asked_no_code
@@ -31,14 +31,26 @@ from durable.core.turns import RecordedTurn
 Begin: TypeAlias = Callable[[OrchestrationContext, str], Coroutine[Any, Any, Any]]
 """Makes the orchestrator's coroutine from its context and its encoded arguments."""
 
+_AT_ONCE = 8
+"""Events between two pauses. They are not timed here: one whose code takes long is to be seen by the caller soon."""
+
 _FOREIGN_FUTURE = "attached to a different loop"
+
+T = TypeVar("T")
+
+
+class _End:
+    """What stands for the end of an iterator."""
+
+
+_END = _End()
 
 
 class Orchestration(Operations):
     """One execution of an orchestrator, live in memory.
 
     Feed it turns, first the recorded ones by :meth:`replay`, then new ones by :meth:`turn`. Both are
-    iterators that pause between events, so that the caller can let its host breathe. When one
+    iterators that pause after every few events, so that the caller can let its host breathe. When one
     raises, the object is of no use any more: discard it and start again from history.
     """
 
@@ -66,6 +78,9 @@ class Orchestration(Operations):
         Raises:
             NonDeterminismError: a decision differs; the message says what was expected and where.
         """
+        return self._several_at_once(self._replayed(turns))
+
+    def _replayed(self, turns: Iterable[RecordedTurn]) -> Iterator[None]:
         self.is_replaying = True
         for turn in turns:
             if asked_no_code(turn):
@@ -88,7 +103,8 @@ class Orchestration(Operations):
             StuckOrchestrationError: it waits for nothing that could ever happen.
             RunawayTurnError: it does not come to rest.
         """
-        return self._run(arrived, timestamp)
+        steps = self._run(arrived, timestamp)
+        return steps if len(arrived) == 1 else self._several_at_once(steps)
 
     def discard(self) -> None:
         """Throw the execution out of memory without visible or durable effect."""
@@ -105,6 +121,19 @@ class Orchestration(Operations):
     def report(self, problem: dict[str, Any]) -> None:
         """Pass on what a callback or a forgotten task of user code raised."""
         self.services.report(self.context, problem)
+
+    def _several_at_once(self, steps: Iterator[T | None]) -> Iterator[T | None]:
+        """``steps``, with a pause after every few events or a result: a pause costs as much as a short turn."""
+
+        def some() -> T | _End | None:
+            for _ in range(_AT_ONCE):
+                step = next(steps, _END)
+                if step is not None:
+                    return step
+            return None
+
+        while not isinstance(step := self.loop.run_together(some), _End):
+            yield step
 
     # --- a turn ------------------------------------------------------------------------------
 
@@ -191,7 +220,7 @@ class Orchestration(Operations):
         if self._finished:
             return
         self.record_at_rest()
-        if not (self.awaits_answers or self.external.awaited or self._held is not None):
+        if not (self._calls or self._timers or self.external.awaited or self._held is not None):
             raise self._stuck()
 
     # --- the end of an execution ---------------------------------------------------------------
@@ -269,7 +298,8 @@ class Orchestration(Operations):
             NonDeterminismError: it is not.
         """
         if self.is_replaying:
-            recorded = self.next_recorded()
+            position = len(self._decisions)
+            recorded = self._recorded[position] if position < len(self._recorded) else None
             if recorded is None or not same_decision(recorded, decision, strict=self._strict):
                 # Kept as well as raised: user code that catches every exception must not hide it.
                 self._mismatch = self._mismatch or self._differs(recorded, decision)

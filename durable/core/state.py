@@ -7,7 +7,7 @@ times can be rebuilt from history by anyone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -107,6 +107,8 @@ class InstanceState:
     @property
     def next_timer(self) -> int | None:
         """When a timer or a scheduled signal is next to fire, also of an instance that has something to do now."""
+        if not self.timers and self.entity is None:
+            return None  # as for most
         due_at = self.due_at or None
         if due_at is None and self.timers and self.status is not RuntimeStatus.SUSPENDED:
             return min(self.timers.values())  # while suspended, a timer that is due does not fire
@@ -119,17 +121,18 @@ class InstanceState:
             self.activities or self.timers or self.deferred or self.children or self.calls or self.lock_requests
         )
 
-    def apply_all(self, events: Iterable[ev.HistoryEvent]) -> None:
+    def apply_all(self, events: Sequence[ev.HistoryEvent]) -> None:
         """Fold ``events``, in order."""
+        self.length += len(events)
         for event in events:
-            self.length += 1
+            if type(event) is ev.OrchestratorStarted:  # in every turn
+                self.last_timestamp = event.timestamp
+                continue
             fold = _FOLDS.get(type(event))
             if fold is not None:
                 fold(self, event)
-            if self.kept:
-                self.use_kept(event)
-            if self.again and event in self.again:
-                self.again.remove(event)
+            if self.kept or self.again:
+                self._look_back(event)
 
     def apply(self, event: ev.HistoryEvent) -> None:
         """Fold one event."""
@@ -143,6 +146,12 @@ class InstanceState:
             self.answers[event.task_id] = results.pop(0)  # type: ignore[union-attr]
             if not results:
                 del self.kept[call]
+
+    def _look_back(self, event: ev.HistoryEvent) -> None:
+        """What an event means to a rewound execution, or to a fork."""
+        self.use_kept(event)
+        if event in self.again:
+            self.again.remove(event)
 
     def close(self) -> None:
         """Forget all that is outstanding: nothing of it matters any more."""
@@ -168,10 +177,6 @@ _ANSWERS: dict[type[Any], Callable[[InstanceState], Any]] = {
 def _started(state: InstanceState, event: ev.ExecutionStarted) -> None:
     state.started = event
     state.status = RuntimeStatus.RUNNING
-    state.last_timestamp = event.timestamp
-
-
-def _turned(state: InstanceState, event: ev.OrchestratorStarted) -> None:
     state.last_timestamp = event.timestamp
 
 
@@ -302,7 +307,6 @@ def _completed(state: InstanceState, event: ev.ExecutionCompleted) -> None:
 
 
 _FOLDS: dict[type[Any], Callable[[InstanceState, Any], None]] = {
-    ev.OrchestratorStarted: _turned,
     ev.TaskScheduled: _scheduled,
     ev.TaskCompleted: _task_ended,
     ev.TaskFailed: _task_ended,

@@ -122,8 +122,9 @@ class ActivityRunner:
             attempt.cancelled = True
             if attempt.task is not None:
                 attempt.task.cancel()
-                if attempt.started_at < 0:
-                    self._make_room()  # it will not run a line
+                if attempt.started_at < 0:  # it will not run a line
+                    self._running -= 1
+                    self._make_room()
             if attempt.on_end is not None:
                 attempt.on_end(attempt, None)
 
@@ -162,7 +163,9 @@ class ActivityRunner:
             if self._attempts.get(attempt.key) is attempt:
                 del self._attempts[attempt.key]
             attempt.task = None  # whose context holds the attempt: a cycle would be left to the garbage collector
-            self._make_room()
+            self._running -= 1
+            if self._queue:
+                self._make_room()
         if attempt.cancelled:
             return
         if outcome is not None and attempt.live is not None and (recorded := attempt.live.recorded()) is not None:
@@ -173,7 +176,6 @@ class ActivityRunner:
             self._deliver(attempt, outcome)
 
     def _make_room(self) -> None:
-        self._running -= 1
         while self._queue and self._running < self._limit:
             attempt = self._queue.popleft()
             if not attempt.cancelled:

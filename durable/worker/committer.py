@@ -109,7 +109,7 @@ class Committer:
             self._quiet.set()
 
     async def _write(self, batch: list[_Waiting]) -> None:
-        if any(waiting.start is not None for waiting in batch):
+        if [waiting for waiting in batch if waiting.start is not None]:
             batch = [waiting for waiting in batch if waiting.start is None or await self._create(waiting)]
         commits = [waiting.commit for waiting in batch]
         for index, waiting in enumerate(batch):

@@ -60,6 +60,8 @@ class Instances:
         self._retention = retention
         self._lengths = Lengths(settings)
         self._live: dict[str, LiveInstance] = {}
+        self.get = self._live.get
+        """The live instance of an id, if it is in memory. The dictionary's own method: it is asked at every step."""
         self._idle: OrderedDict[str, LiveInstance] = OrderedDict()
         self._idle_bytes = 0
         self._most_idle = max(settings.cache_instances, 1)
@@ -74,10 +76,6 @@ class Instances:
 
     def __iter__(self) -> Iterator[LiveInstance]:
         return iter(list(self._live.values()))
-
-    def get(self, instance_id: str) -> LiveInstance | None:
-        """The live instance of that id, if it is in memory."""
-        return self._live.get(instance_id)
 
     def add(self, instance: LiveInstance) -> None:
         """Take in an instance that was loaded or is new, and run what is in its mailbox."""
@@ -135,7 +133,7 @@ class Instances:
 
     def _advance(self, instance: LiveInstance, deadline: float) -> bool:
         """Run the instance's turn, or a part of it; False when it needs another slice."""
-        self._watchdog.turn_begins(instance.instance_id)
+        self._watchdog.turn = instance.instance_id, perf_counter()
         try:
             turn = instance.turn or self._begin(instance)
             while turn is not None:
@@ -148,7 +146,7 @@ class Instances:
         except Exception as error:
             self._failed(instance, error)
         finally:
-            self._watchdog.turn_ends()
+            self._watchdog.turn = None
         return True
 
     def _begin(self, instance: LiveInstance) -> Turn | None:
@@ -180,8 +178,8 @@ class Instances:
             return None
         if type(arrived[-1]) is ExecutionTerminated:
             instance.turn = iter([terminate(instance.state, arrived, timestamp)])
-        elif (limit := self._lengths.limit_reached(instance)) is not None:
-            instance.turn = iter([fail_for_length(instance.state, arrived, timestamp, limit)])
+        elif instance.state.length >= self._lengths.limit and not isinstance(instance, LiveEntity):
+            instance.turn = iter([fail_for_length(instance.state, arrived, timestamp, self._lengths.limit)])
         else:
             assert instance.execution is not None  # without its code only a termination is taken in
             instance.turn = instance.execution.turn(arrived, timestamp)
@@ -227,15 +225,12 @@ class Instances:
             instance.recoveries,
         )
         instance.next_seq += 1
-        commit = Commit(
-            checkpoint,
-            record,
-            create=not instance.created,
-            messages=absorbed.messages,
-            consumed=absorbed.consumed + (instance.left_unmarked() if instance.state.continued is not None else ()),
-            starts=absorbed.starts,
-            drops=outdated(instance, record.execution_id, self._settings.keep_executions),
-        )
+        consumed: tuple[str, ...] = absorbed.consumed
+        drops: tuple[str, ...] = ()
+        if instance.state.continued is not None:
+            consumed += instance.left_unmarked()
+            drops = outdated(record.execution_id, self._settings.keep_executions)
+        commit = Commit(checkpoint, record, not instance.created, absorbed.messages, consumed, absorbed.starts, drops)
         large = max(absorbed.largest, len(record.custom_status or "")) > THRESHOLD
         start = former if commit.create and former.execution_id != record.execution_id else None
         if start is not None:
@@ -262,7 +257,8 @@ class Instances:
             self._continue_as_new(instance, commit)
             return
         instance.record = commit.record
-        self._lengths.grown(instance, len(commit.checkpoint.events))
+        if instance.state.length >= self._lengths.warning:
+            self._lengths.grown(instance, len(commit.checkpoint.events))
         if instance.state.answers:
             instance.mailbox += kept_answers(instance.state, instance.state.last_timestamp)
         self._effects.committed(commit.record)

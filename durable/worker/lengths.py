@@ -7,6 +7,7 @@ depend on the settings that a later worker has. Entities are left out: they begi
 from __future__ import annotations
 
 import logging
+import sys
 
 from durable.core.ids import is_entity
 from durable.settings import Settings
@@ -16,23 +17,20 @@ _log = logging.getLogger("durable.worker")
 
 
 class Lengths:
-    """Compares the histories of one worker's instances with its settings."""
+    """Compares the histories of one worker's instances with its settings.
+
+    An orchestration's history may not have more events than ``limit``; from ``warning`` on, :meth:`grown` looks at it.
+    """
 
     def __init__(self, settings: Settings) -> None:
-        self._warning = settings.history_warning
-        self._most = settings.max_history
-
-    def limit_reached(self, instance: LiveInstance) -> int | None:
-        """The limit, if the history of an orchestration has grown to it; else None."""
-        if not self._most or instance.state.length < self._most or is_entity(instance.instance_id):
-            return None
-        return self._most
+        self.limit = settings.max_history or sys.maxsize
+        self.warning = settings.history_warning or sys.maxsize
 
     def grown(self, instance: LiveInstance, by: int) -> None:
         """Warn when the ``by`` events of the last turn took the history over the threshold, or one of its doublings."""
         state = instance.state
         length = state.length
-        if not self._warning or length < self._warning or self._step(length) == self._step(length - by):
+        if self._step(length) == self._step(length - by):
             return
         if state.status.is_terminal or state.continued is not None or is_entity(instance.instance_id):
             return
@@ -44,9 +42,9 @@ class Lengths:
             instance.record.name,
             instance.record.execution_id,
             length,
-            f". At {self._most} events the instance fails" if self._most else "",
+            f". At {self.limit} events the instance fails" if self.limit < sys.maxsize else "",
         )
 
     def _step(self, length: int) -> int:
         """How often the threshold has been doubled up to this length, from 1; 0 below it."""
-        return (length // self._warning).bit_length()
+        return (length // self.warning).bit_length()

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 from durable.backend import CommitOutcome, InstanceRecord, Message, Start
 from durable.core import events as ev
+from durable.core.event_values import value_sizes
 from durable.core.ids import EntityId, earlier_execution_id, generation_of, partition_of, same_start
 from durable.core.state import InstanceState
 from durable.outbox import SENDING, Outgoing
@@ -20,23 +21,6 @@ MAX_ARRIVED = 500
 """Events one turn takes in; more wait for the next turn."""
 
 _BASE_SIZE, _EVENT_SIZE = 4096, 100  # bytes, estimated
-_PAYLOADS = {
-    ev.ExecutionStarted: "input",
-    ev.TaskScheduled: "input",
-    ev.TaskCompleted: "result",
-    ev.SubOrchestrationInstanceCreated: "input",
-    ev.SubOrchestrationInstanceCompleted: "result",
-    ev.EventRaised: "input",
-    ev.EventSent: "input",
-    ev.EntityOperationCalled: "input",
-    ev.EntityOperationSignaled: "input",
-    ev.EntityOperationCompleted: "result",
-    ev.EntityStateSet: "state",
-    ev.CustomStatusSet: "status",
-    ev.ContinueAsNew: "input",
-    ev.ExecutionCompleted: "result",
-}
-"""The field that holds an event's value."""
 
 Created: TypeAlias = Callable[[CommitOutcome | None], None]
 """Hears of the commit that creates an instance; None: it was dropped before, and is not created."""
@@ -142,9 +126,11 @@ class LiveInstance:
         A termination comes before everything else, with the start if that is still here. Messages that come too late
         are ``refused``.
         """
-        if len(self.mailbox) == 1 and self._is_plain_outcome(self.mailbox[0]):
-            self.taken, self.mailbox = self.mailbox, []
-            return [*self.taken]  # type: ignore[list-item]
+        if len(self.mailbox) == 1 and not self.state.timers and self.execution is not None:
+            outcome = self.mailbox[0]
+            if type(outcome) in _OUTCOMES and outcome.task_id in self.state.activities:  # type: ignore[union-attr]
+                self.taken, self.mailbox = self.mailbox, []  # what most turns begin with
+                return [outcome]  # type: ignore[list-item]
         arrived: list[Any] = []
         seen: set[object] = set()
         self.taken = []
@@ -176,12 +162,6 @@ class LiveInstance:
         if self.state.timers and not self._terminates(arrived):
             arrived += [fired for fired in self.state.due_timers(now) if fired.task_id not in seen]
         return arrived
-
-    def _is_plain_outcome(self, item: Any) -> bool:
-        """Whether an item is what most turns begin with, and nothing else is to be looked at."""
-        if type(item) not in _OUTCOMES or self.state.timers or self.execution is None:
-            return False
-        return self.state.accepts(item)
 
     def is_ahead(self, message: Message) -> bool:
         """Whether a message answers what this copy has not asked: then history goes on where the copy ends.
@@ -257,14 +237,7 @@ class LiveInstance:
         consumed = self.consuming
         if consumed:
             self.done.update(consumed)
-        largest = total = 0
-        for event in events:
-            name = _PAYLOADS.get(type(event))
-            if name is not None:
-                size = len(getattr(event, name) or "")
-                total += size
-                if size > largest:
-                    largest = size
+        total, largest = value_sizes(events)
         self.size += total + _EVENT_SIZE * len(events)
         if SENDING.isdisjoint(map(type, events)):  # as most turns
             self.state.apply_all(events)
@@ -358,7 +331,7 @@ def project(instance: LiveInstance, retention: Retention) -> InstanceRecord:
         state.due_at,
         state.last_timestamp if ended else None,
         state.output,
-        _shown_status(instance),
+        None if state.custom_status is None else _shown_status(instance, state.custom_status),
         state.failure,
         None,
         instance.recoveries,
@@ -372,19 +345,16 @@ def project(instance: LiveInstance, retention: Retention) -> InstanceRecord:
     return replace(projected, execution_id=continued.execution_id, input=continued.input)
 
 
-def _shown_status(instance: LiveInstance) -> str | None:
+def _shown_status(instance: LiveInstance, status: str) -> str:
     """The custom status in the form by which it can be found: the keys of its objects in order."""
-    status = instance.state.custom_status
-    if status is None:
-        return None
     if instance.shown_status[0] is not status:
         instance.shown_status = (status, canonical(status))
     return instance.shown_status[1]
 
 
-def outdated(instance: LiveInstance, execution_id: str, keep: int) -> tuple[str, ...]:
+def outdated(execution_id: str, keep: int) -> tuple[str, ...]:
     """The execution whose history goes when ``execution_id`` begins; ``keep`` is how many former ones stay."""
-    old = None if instance.state.continued is None else earlier_execution_id(execution_id, keep + 1)
+    old = earlier_execution_id(execution_id, keep + 1)
     return () if old is None else (old,)
 
 

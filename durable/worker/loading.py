@@ -342,7 +342,7 @@ class Loader:
     def _settlement(self, instance: LiveInstance, checkpoint: Checkpoint, absorbed: Absorbed) -> Commit:
         """What follows from a checkpoint that the store's record does not show yet."""
         record = project(instance, self._retention)
-        drops = outdated(instance, record.execution_id, self._keep)
+        drops = () if instance.state.continued is None else outdated(record.execution_id, self._keep)
         return Commit(checkpoint, record, False, absorbed.messages, _taken_in(checkpoint), absorbed.starts, drops)
 
     async def _in_slices(self, instance_id: str, steps: Iterator[None]) -> None:
@@ -350,11 +350,11 @@ class Loader:
         finished = False
         while not finished:
             deadline = perf_counter() + SLICE
-            self._watchdog.turn_begins(instance_id)
+            self._watchdog.turn = instance_id, perf_counter()
             try:
                 finished = all(perf_counter() < deadline for _ in steps)
             finally:
-                self._watchdog.turn_ends()
+                self._watchdog.turn = None
             await asyncio.sleep(0)
 
     async def _outstanding(

@@ -93,11 +93,12 @@ class Recovery:
     def arrive(self, instance_id: str, execution_id: str, event: ArrivedEvent) -> None:
         """Give an event to an execution of an instance, wherever it is; one of another execution is dropped."""
         live = self._instances.get(instance_id)
-        away = self._away.get(instance_id)
         if live is not None:
             if live.record.execution_id == execution_id:
                 self._instances.deliver(live, (event,))
-        elif away is None:
+            return
+        away = self._away.get(instance_id)
+        if away is None:
             self._load(instance_id, _Away([event], execution_id))
         elif away.execution_id in (None, execution_id):
             away.execution_id = execution_id

@@ -17,7 +17,8 @@ class Watchdog:
 
     def __init__(self, limit: float) -> None:
         self._limit = limit
-        self._turn: tuple[str, float] | None = None
+        self.turn: tuple[str, float] | None = None
+        """The turn that runs now and when it began, by ``perf_counter``; set by whoever runs turns."""
         self._reported: tuple[str, float] | None = None
         self._stopped = threading.Event()
         self._watched = threading.get_ident()
@@ -34,19 +35,13 @@ class Watchdog:
         if self._thread.is_alive():
             self._thread.join()
 
-    def turn_begins(self, instance_id: str) -> None:
-        self._turn = (instance_id, perf_counter())
-
-    def turn_ends(self) -> None:
-        self._turn = None
-
     def _watch(self) -> None:
         while not self._stopped.wait(self._limit / 2):
-            turn = self._turn
+            turn = self.turn
             if turn is None or turn is self._reported or perf_counter() - turn[1] < self._limit:
                 continue
             frame = sys._current_frames().get(self._watched)
-            if frame is not None and self._turn is turn:
+            if frame is not None and self.turn is turn:
                 self._reported = turn
                 _log.warning(
                     "the orchestrator of instance %r has kept the event loop for more than %g s; move blocking or "

@@ -66,7 +66,7 @@ class Worker:
         self._registry = registry
         self._settings = settings
         self._clock = clock
-        self._changed = changed
+        self.committed = changed
         self._tasks: set[asyncio.Task[None]] = set()
         self._abandoned = False
         self.failure: BaseException | None = None
@@ -317,7 +317,7 @@ class Worker:
         self._delivery.post(message)
 
     def _activity_ended(self, attempt: Attempt, outcome: Outcome) -> None:
-        if self.has_live(attempt.instance_id) or self.owns(attempt.instance_id):
+        if self._instances.get(attempt.instance_id) is not None or self.owns(attempt.instance_id):
             self._recovery.arrive(attempt.instance_id, attempt.execution_id, outcome)
         else:
             _log.info("the outcome of %s is dropped: its partition has another owner, who runs it again", attempt.key)
@@ -325,7 +325,7 @@ class Worker:
     # --- effects of committed turns --------------------------------------------------------------
 
     def start_activity(self, instance: LiveInstance, scheduled: TaskScheduled, number: int) -> None:
-        if self.draining(instance):
+        if instance.record.partition in self._handover.draining:
             return  # its next owner finds it in history
         if scheduled.task_id in instance.state.answers:
             return  # it was done before the execution was rewound
@@ -362,14 +362,12 @@ class Worker:
 
     def wake_at(self, instance: LiveInstance) -> None:
         state = instance.state
-        due_at = None if self.draining(instance) else state.next_timer  # its next owner will wake it
+        draining = instance.record.partition in self._handover.draining
+        due_at = None if draining else state.next_timer  # its next owner will wake it
         self._wakeups.schedule(instance.instance_id, due_at, however_late=bool(state.activities))
 
     def begin_at(self, instance_id: str, due_at: int) -> None:
         self._wakeups.schedule(instance_id, due_at)
-
-    def committed(self, record: InstanceRecord) -> None:
-        self._changed(record)
 
     def committed_late(self, instance_id: str) -> None:
         if self.owns(instance_id):  # lost, and won back meanwhile

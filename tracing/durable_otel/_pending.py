@@ -10,10 +10,10 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 from time import monotonic
-from typing import Any, NamedTuple, TypeAlias, get_args
+from typing import NamedTuple, TypeAlias
 
 from durable.backend import Checkpoint
-from durable.core.events import HistoryEvent
+from durable.core.event_values import value_sizes
 
 Key: TypeAlias = tuple[str, str]
 """Instance and execution."""
@@ -32,25 +32,6 @@ class Turns(NamedTuple):
     @property
     def key(self) -> Key:
         return self.checkpoints[0].instance_id, self.checkpoints[0].execution_id
-
-
-_VALUES: dict[type[Any], str] = {
-    kind: name
-    for kind in get_args(HistoryEvent)
-    for name in ("input", "result", "state")
-    if name in kind.__annotations__
-}
-"""The field that holds an event's value. Asked for in the event loop, for each event: most kinds hold none."""
-
-
-def _size(checkpoint: Checkpoint) -> int:
-    """About how many bytes of values a turn holds."""
-    size = 0
-    for event in checkpoint.events:
-        name = _VALUES.get(type(event))
-        if name is not None:
-            size += len(getattr(event, name) or "")
-    return size
 
 
 class Pending:
@@ -72,7 +53,7 @@ class Pending:
         put = self._turns.append
         with self._condition:
             for checkpoint in checkpoints:
-                size = _size(checkpoint)
+                size, _ = value_sizes(checkpoint.events)
                 if self._count < self._limit and self._bytes + size <= self._max_bytes:
                     put((now, checkpoint, size))
                     self._count += 1
@@ -84,7 +65,7 @@ class Pending:
     def add_whole(self, turns: Turns) -> None:
         """Queue the history of an execution, whatever the limit: few are read at a time."""
         with self._condition:
-            size = sum(map(_size, turns.checkpoints))
+            size = sum(value_sizes(one.events)[0] for one in turns.checkpoints)
             self._turns.append((monotonic(), turns, size))
             self._count += len(turns.checkpoints)
             self._bytes += size
