@@ -272,3 +272,6 @@ _SENDS: dict[type[Any], Callable[[Outgoing, Any, InstanceState], None]] = {
 
 SENDING = frozenset(_SENDS)
 """The kinds of events that may send something."""
+
+SENDING_WITHOUT_PARENT = SENDING - {ev.ExecutionCompleted}
+"""Those of an instance whose end nobody is told of."""

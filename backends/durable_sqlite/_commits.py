@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from durable.backend import Commit, CommitOutcome, InstanceRecord
 from durable.core.ids import same_start
@@ -26,7 +26,8 @@ from durable_sqlite._rows import (
 )
 
 
-class CommitRows(NamedTuple):
+@dataclass(slots=True)
+class CommitRows:
     """One commit as the rows it writes: the record is either to be created, or there and to be changed."""
 
     commit: Commit

@@ -196,7 +196,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
 
     def advance_to(self, now: float) -> None:
         """Set the time; it never goes back."""
-        self._now = max(self._now, now)
+        self._now = now if now > self._now else self._now
 
     def make_ready(self, handle: Handle) -> None:
         """Put a timer's handle that is due into the ready queue."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from math import ceil
-from typing import Any, NamedTuple
+from typing import Any
 
 from durable.core import events as ev
 from durable.core.errors import (
@@ -24,6 +24,7 @@ from durable.core.loop import Handle
 from durable.core.orchestration_loop import OrchestrationLoop
 from durable.core.sections import Locks
 from durable.core.services import CallTarget, Services
+from durable.core.values import value
 
 MAX_TASKS = 50_000
 """Calls and timers that one execution has open at once, and requests that it makes in one turn.
@@ -36,7 +37,8 @@ _FOREVER = 7_000 * 365.25 * 86_400
 """Seconds that stand for ``asyncio.sleep(math.inf)``: within what a datetime can show."""
 
 
-class _Pending(NamedTuple):
+@value
+class _Pending:
     """A call without an outcome yet; ``child`` or ``entity_id`` when it is not of an activity."""
 
     future: DurableFuture

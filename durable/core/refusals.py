@@ -66,7 +66,7 @@ LIBRARIES = frozenset({"asyncio", "anyio", "concurrent", "contextlib", "durable"
 
 def user_line() -> str | None:
     """The source line of the innermost frame of user code on this loop, as ``file.py:12 in function``."""
-    frame: FrameType | None = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(2)  # the caller is of this package
     while frame is not None:
         module = frame.f_globals.get("__name__", "")
         if module == "durable.core.loop" and frame.f_code.co_name == "_swapped_in":

@@ -85,7 +85,7 @@ class ActivityRunner:
         self._queue: deque[Attempt] = deque()
         self._attempts: dict[Key, Attempt] = {}
         self._running = 0
-        self._loop: asyncio.AbstractEventLoop
+        self._loop = asyncio.get_running_loop()
         self._context = Context()
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="durable-activity")
 
@@ -150,8 +150,9 @@ class ActivityRunner:
 
     def _launch(self, attempt: Attempt) -> None:
         self._running += 1
-        loop = self._loop = asyncio.get_running_loop()
-        attempt.task = loop.create_task(self._run(attempt), name=attempt.scheduled.name, context=self._context.copy())
+        attempt.task = self._loop.create_task(
+            self._run(attempt), name=attempt.scheduled.name, context=self._context.copy()
+        )
 
     async def _run(self, attempt: Attempt) -> None:
         attempt.started_at = self._clock()

@@ -126,7 +126,7 @@ class Calls:
             self._park_later(instance, lambda: self._registry.find_activity(scheduled.name))
             return
         record = instance.record
-        heartbeat = instance.heartbeats.get(str(scheduled.task_id))
+        heartbeat = instance.heartbeats.get(str(scheduled.task_id)) if instance.heartbeats else None
         if heartbeat is None and scheduled.previous is not None:
             heartbeat = scheduled.previous.heartbeat
         attempt = Attempt(record.instance_id, record.execution_id, scheduled, definition, number, heartbeat)

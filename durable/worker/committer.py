@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from durable.backend import Backend, Commit, CommitOutcome, InstanceRecord
+from durable.core.values import value
 from durable.offload import store_large, store_large_input
 from durable.worker.patience import Patience
 from durable.worker.settler import Settler
@@ -22,7 +23,8 @@ Done: TypeAlias = Callable[[CommitOutcome], None]
 MAX_BATCH = 500
 
 
-class _Waiting(NamedTuple):
+@value
+class _Waiting:
     commit: Commit
     done: Done
     large: bool

@@ -209,7 +209,8 @@ class Instances:
     def _commit(self, instance: LiveInstance, events: tuple[HistoryEvent, ...]) -> None:
         instance.turn = None
         instance.phase = Phase.COMMITTING
-        instance.put_back(events)
+        if not instance.took_outcome:
+            instance.put_back(events)
         absorbed = instance.absorb(events)
         instance.rev += 1
         self._tokens += 1
@@ -231,7 +232,7 @@ class Instances:
             consumed += instance.left_unmarked()
             drops = outdated(record.execution_id, self._settings.keep_executions)
         commit = Commit(checkpoint, record, not instance.created, absorbed.messages, consumed, absorbed.starts, drops)
-        large = max(absorbed.largest, len(record.custom_status or "")) > THRESHOLD
+        large = absorbed.has_large or len(record.custom_status or "") > THRESHOLD
         start = former if commit.create and former.execution_id != record.execution_id else None
         if start is not None:
             commit = replace(commit, create=False)

@@ -13,7 +13,8 @@ from durable.core import events as ev
 from durable.core.event_values import value_sizes
 from durable.core.ids import EntityId, earlier_execution_id, generation_of, partition_of, same_start
 from durable.core.state import InstanceState
-from durable.outbox import SENDING, Outgoing
+from durable.offload import THRESHOLD
+from durable.outbox import SENDING, SENDING_WITHOUT_PARENT, Outgoing
 from durable.payloads import canonical
 from durable.worker.retention import Retention
 
@@ -51,12 +52,15 @@ class Phase(Enum):
 
 @dataclass(slots=True)
 class Absorbed:
-    """What follows from a turn: the size of its largest value, the ids of what it took in, and what it sends."""
+    """What follows from a turn: values to be stored apart, the ids of what it took in, and what it sends."""
 
-    largest: int
-    consumed: tuple[str, ...]
+    has_large: bool = False
+    consumed: tuple[str, ...] = ()
     messages: tuple[Message, ...] = ()
     starts: tuple[Start, ...] = ()
+
+
+_NOTHING = Absorbed()
 
 
 @dataclass(slots=True, eq=False)
@@ -82,6 +86,7 @@ class LiveInstance:
     on_created: Created | None = None
     turn: Turn | None = None
     taken: list[Item] = field(default_factory=list)  # by the turn that is not committed yet
+    took_outcome: bool = False  # of an activity that ran here, and nothing else: as most turns
     refused: list[Message] = field(default_factory=list)
     unmarked: set[str] = field(default_factory=set)  # ids of refused ones that history holds: a former owner's
     unasked: frozenset[str] = frozenset()  # ids of answers to what history does not ask (any more)
@@ -116,8 +121,6 @@ class LiveInstance:
     @property
     def consuming(self) -> tuple[str, ...]:
         """Ids of the messages that the turn under way has taken in."""
-        if Message not in map(type, self.taken):  # as for most turns
-            return ()
         return tuple([item.message_id for item in self.taken if type(item) is Message])
 
     def take_arrived(self, now: int) -> list[ev.ArrivedEvent]:
@@ -129,11 +132,11 @@ class LiveInstance:
         if len(self.mailbox) == 1 and not self.state.timers and self.execution is not None:
             outcome = self.mailbox[0]
             if type(outcome) in _OUTCOMES and outcome.task_id in self.state.activities:  # type: ignore[union-attr]
-                self.taken, self.mailbox = self.mailbox, []  # what most turns begin with
+                self.taken, self.mailbox, self.took_outcome = self.mailbox, [], True
                 return [outcome]  # type: ignore[list-item]
         arrived: list[Any] = []
         seen: set[object] = set()
-        self.taken = []
+        self.taken, self.took_outcome = [], False
         items, self.mailbox = self._next_items()
         for item in items:
             event: Any = item
@@ -225,6 +228,8 @@ class LiveInstance:
     def turn_time(self, arrived: Iterable[ev.HistoryEvent], now: int) -> int:
         """The time of a turn: never before the last one, nor before its start or a timer that it takes in."""
         time = max(now, self.state.last_timestamp)
+        if self.took_outcome:
+            return time
         for event in arrived:
             if type(event) is ev.TimerFired and event.fire_at > time:
                 time = event.fire_at
@@ -234,14 +239,16 @@ class LiveInstance:
 
     def absorb(self, events: Sequence[ev.HistoryEvent]) -> Absorbed:
         """Take the events of the checkpoint ``next_seq`` into account, and say what follows from them."""
-        consumed = self.consuming
+        consumed = () if self.took_outcome else self.consuming
         if consumed:
             self.done.update(consumed)
         total, largest = value_sizes(events)
         self.size += total + _EVENT_SIZE * len(events)
-        if SENDING.isdisjoint(map(type, events)):  # as most turns
+        has_large = largest > THRESHOLD
+        sending = SENDING if self.record.parent is not None else SENDING_WITHOUT_PARENT
+        if sending.isdisjoint(map(type, events)):  # as most turns
             self.state.apply_all(events)
-            return Absorbed(largest, consumed)
+            return Absorbed(has_large, consumed) if has_large or consumed else _NOTHING
         out = Outgoing(self.record, self.record.execution_id, self.next_seq, self.partition_count)
         for position, event in enumerate(events, 1):
             kind = type(event)
@@ -250,7 +257,7 @@ class LiveInstance:
                     out = Outgoing(self.record, self.record.execution_id, self.next_seq, self.partition_count)
                 out.take(event, position, self.state)
             self.state.apply(event)
-        return Absorbed(largest, consumed, tuple(out.messages), tuple(out.starts))
+        return Absorbed(has_large, consumed, tuple(out.messages), tuple(out.starts))
 
 
 def is_addressed(message: Message, execution_id: str) -> bool:
