@@ -26,7 +26,7 @@ UV_VENV := .venv-lock
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test chaos simulate bench bench-tracing lint lint-ruff lint-format lint-mypy lint-pyright lint-imports lock clean
+.PHONY: help setup demo test chaos simulate bench bench-yardstick bench-tracing lint lint-ruff lint-format lint-mypy lint-pyright lint-imports lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/make \1	\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -47,6 +47,9 @@ simulate: $(STAMP)  ## run simulated schedules with faults in virtual time: SEED
 
 bench: $(STAMP)  ## run the benchmarks: `durable bench` with ARGS
 	$(BIN)/durable bench $(ARGS)
+
+bench-yardstick: $(STAMP)  ## measure the engine beside a bare prototype of its design
+	$(BIN)/python -m benchmarks.yardstick $(ARGS)
 
 bench-tracing: $(STAMP)  ## measure what tracing costs
 	$(BIN)/python -m benchmarks.tracing $(ARGS)

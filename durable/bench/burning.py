@@ -15,7 +15,7 @@ from durable.core.context import OrchestrationContext
 from durable.hub import TaskHub
 from durable.registry import Registry
 
-ROUNDS = 40_000
+ROUNDS = 100_000
 registry = Registry()
 
 
@@ -42,7 +42,7 @@ async def work(url: str, hub_name: str) -> None:
     """Run a worker until the standard input ends."""
     hub = TaskHub(url, name=hub_name, settings=SETTINGS)
     hub.include(registry)
-    async with hub.worker():
+    async with hub.worker(activity_threads=1):
         await asyncio.to_thread(sys.stdin.buffer.read)
 
 
