@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from secrets import token_hex
 from typing import Any, TypeAlias, TypeVar
-from uuid import uuid4
 
 from durable.activity_context import parse_token
 from durable.backend import (
@@ -186,18 +185,14 @@ class Client:
         await self.backend.send(messages)
         return [None] * len(messages)
 
-    @contextmanager
-    def traced(self, message: Message, receiver: InstanceRecord | None) -> Iterator[Message]:
+    def traced(self, message: Message, receiver: InstanceRecord | None) -> AbstractContextManager[Message]:
         """The message that is to be sent within the block: with the caller's trace context, where that is wanted.
 
         ``receiver`` is the instance as it was last seen; None for an entity.
         """
-        event = message.event
-        if self.instrument is None or not isinstance(event, EventRaised | EntityOperationSignaled):
-            yield message
-        else:
-            with self.instrument.sending(message.instance_id, event, receiver) as traced:
-                yield replace(message, event=traced)
+        if self.instrument is None or not isinstance(message.event, EventRaised | EntityOperationSignaled):
+            return nullcontext(message)
+        return _sending(self.instrument, message, message.event, receiver)
 
     def new_message(
         self,
@@ -209,7 +204,7 @@ class Client:
     ) -> Message:
         """A message that is not sent yet, later than all before it. Raises ValueError for what entities do not take."""
         now = self._next_time()
-        message_id = f"{instance_id}/client/{uuid4().hex}" if idempotency_key is None else idempotency_key
+        message_id = f"{instance_id}/client/{token_hex(16)}" if idempotency_key is None else idempotency_key
         event = make(now, message_id)
         if is_entity(instance_id) and not isinstance(event, EntityOperationSignaled):
             raise ValueError(f"{instance_id!r} is an entity: it takes signals and calls, and nothing else")
@@ -330,7 +325,7 @@ class Client:
         """
         messages = []
         for record in records:
-            now, message_id = self._next_time(), f"{record.instance_id}/client/{uuid4().hex}"
+            now, message_id = self._next_time(), f"{record.instance_id}/client/{token_hex(16)}"
             event = make(now, message_id)
             messages.append(Message(message_id, record.instance_id, record.partition, now, event, record.execution_id))
         await self.insist(lambda: self.backend.send(messages))
@@ -356,6 +351,17 @@ class Client:
 def not_found(instance_id: str) -> InstanceNotFoundError:
     """The error for an id that no instance has."""
     return InstanceNotFoundError(f"there is no instance {instance_id!r} in this task hub")
+
+
+@contextmanager
+def _sending(
+    instrument: Instrument,
+    message: Message,
+    event: EventRaised | EntityOperationSignaled,
+    receiver: InstanceRecord | None,
+) -> Iterator[Message]:
+    with instrument.sending(message.instance_id, event, receiver) as traced:
+        yield replace(message, event=traced)
 
 
 def _unconfirmed(instance_id: str, seconds: float) -> BackendUnavailable:

@@ -42,7 +42,7 @@ def encode(value: object, what: str) -> str:
     except TypeError:
         data = _encode_with_odd_keys(value, what)
     text = data.decode()
-    if "null" in text:
+    if "null" in text and value is not None:
         _refuse_nan(value, what)
     if len(data) > MAX_PAYLOAD:
         raise PayloadTooLargeError(
