@@ -44,7 +44,6 @@ LEASE_TIME = 2.0
 _EPOCH = 1_700_000_000_000_000
 _STARTED = 1  # when this process did, as a worker would tell
 _MODULES_WITH_UUIDS = (
-    "durable.client",
     "durable.worker.entities",
     "durable.worker.instances",
     "durable.worker.live",
@@ -124,7 +123,7 @@ def everything_from(random: Random) -> Iterator[None]:
             stack.enter_context(patch(f"{module}.perf_counter", perf_counter))
         for module in _MODULES_WITH_PAUSES:
             stack.enter_context(patch(f"{module}.uniform", random.uniform))
-        stack.enter_context(patch("durable.client.token_hex", lambda count: uuid().hex[: 2 * count]))
+        stack.enter_context(patch("durable.client.token_hex", lambda count: random.randbytes(count).hex()))
         stack.enter_context(patch("durable.worker.loading.version", lambda name: "of today"))  # reads files
         stack.enter_context(patch("durable.worker.partitions._describe_this_process", describe))
         # For speed: a file would be read at each heartbeat, and the same adapters made for each hub.
