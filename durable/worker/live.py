@@ -189,6 +189,8 @@ class LiveInstance:
 
         The next execution does not know them: unless they are marked before it begins, it would take them in again.
         """
+        if self.more or self.has_backlog:
+            return tuple(sorted(self.state.taken - self.done))  # what is still to be read may hold any of them
         waiting = {item.message_id for item in self.mailbox if type(item) is Message}
         return tuple(sorted((self.unmarked | waiting) & self.state.taken - self.done))
 

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from durable import BackendUnavailable, EntityId, InstanceHandle, OrchestrationContext, Registry, RuntimeStatus, TaskHub
-from durable.backend import Checkpoint, Commit, CommitOutcome, Hint, Message
+from durable.backend import Checkpoint, Commit, CommitOutcome, Hint, InstanceRecord, Message
 from durable.core import events as ev
 from durable.testing.memory import MemoryBackend
 from durable.testing.memory_store import MemoryStore
+from durable.worker.live import LiveInstance
 from tests.worker.test_recovery import SETTINGS, abandon, make_hub, until, virtual, virtual_clock
 
 FAILOVER = 5.0
@@ -610,3 +611,13 @@ async def test_what_is_still_being_settled_here_is_not_replayed_for_a_hint() -> 
         backend.refuses = PickyBackend.refuses
         assert await result(handle) == 1
     assert runs == ["one"]
+
+
+def test_while_messages_are_unread_all_that_a_former_owner_took_in_may_be_unmarked() -> None:
+    """Else the next execution took in again what the former owner had no time to mark (seed 55592)."""
+    instance = LiveInstance(InstanceRecord("one", "start", "listener", 0, 1, 1, "[]"), None, 1)
+    instance.absorb([ev.EventRaised(1, "number", "1", "former"), ev.EventRaised(1, "number", "2", "here")])
+    instance.done.add("here")
+    assert instance.left_unmarked() == ()  # all that waits was read: it is not among it
+    instance.has_backlog = True
+    assert instance.left_unmarked() == ("former",)
