@@ -127,11 +127,6 @@ class Outstanding:
     # --- the end of a turn, and of the execution ---------------------------------------------------------------
 
     @property
-    def awaits_answers(self) -> bool:
-        """Whether a call or timer is outstanding."""
-        return bool(self._calls or self._timers)
-
-    @property
     def has_calls(self) -> bool:
         """Whether a call is outstanding."""
         return bool(self._calls)
