@@ -123,11 +123,9 @@ async def w8_signals(store: Store, count: int, entities: int) -> Result:
         await asyncio.gather(*[hub.call_entity(one, "read") for one in ids])
         with run.measured() as span:
             await asyncio.gather(*[hub.signal_entity(ids[n % entities], "add", 1) for n in range(count)])
-            for some in (
-                ids[-1:],
-                ids,
-            ):  # the last one first: to look at all of them takes time from what is waited for
-                while await _total(hub, some) < count // entities * len(some):
+            each = count // entities
+            for some in (ids[-1:], ids):  # to look at all of them takes time from what is waited for
+                while await _total(hub, some) < each * len(some):
                     await asyncio.sleep(0.002)
         expect(sum(await asyncio.gather(*[hub.call_entity(one, "read") for one in ids])), count)
     figures = {"signals/s": count / span.wall} | await run.costs(count)
