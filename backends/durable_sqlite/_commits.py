@@ -25,6 +25,9 @@ from durable_sqlite._rows import (
     record_to_row,
 )
 
+_START = "substr(execution_id, 1, instr(execution_id || '.', '.') - 1)"
+"""SQL for the first execution of the start that a record's execution goes back to: ``durable.core.ids.start_of``."""
+
 
 @dataclass(slots=True)
 class CommitRows:
@@ -55,11 +58,6 @@ class CommitRows:
         )
 
 
-def _start_of(execution_id: str) -> str:
-    """SQL for the first execution of the start that an execution goes back to; see ``durable.core.ids.start_of``."""
-    return f"substr({execution_id} || '.', 1, instr({execution_id} || '.', '.'))"
-
-
 class CommitStatements:
     """``create_instances``, ``commit``, ``send`` and ``consume`` of one hub, each to be run in a write transaction."""
 
@@ -74,9 +72,8 @@ class CommitStatements:
         # start is one whose instance was purged, and its id used again
         self._checkpoint = (
             f"INSERT INTO {hub}_history (instance, execution_id, seq, rev, token, recoveries, format, events) "
-            f"SELECT id, ?1, ?2, ?3, ?4, ?5, ?6, ?7 FROM {hub}_instances WHERE instance_id = ?8 AND rev <= ?9 "
-            f"AND (execution_id = ?1 OR {_start_of('execution_id')} = {_start_of('?1')}) "
-            "ON CONFLICT DO NOTHING"
+            f"SELECT id, {placeholders(7)} FROM {hub}_instances WHERE instance_id = ? AND rev <= ? "
+            f"AND (execution_id = ? OR {_START} = ?) ON CONFLICT DO NOTHING"
         )
         self._token = (
             f"SELECT token FROM {hub}_history JOIN {hub}_instances ON id = instance "

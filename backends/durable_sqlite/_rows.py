@@ -12,6 +12,7 @@ from durable.backend import Checkpoint, InstanceRecord, Message
 from durable.core.codec import FORMAT, event_from_dict, failure_from_dict, failure_to_dict, shallow_dict, shallow_dicts
 from durable.core.errors import FailureDetails, UnsupportedHistoryError
 from durable.core.events import HistoryEvent, ParentInstance
+from durable.core.ids import start_of
 from durable.core.state import RuntimeStatus
 
 Row = tuple[Any, ...]
@@ -136,7 +137,11 @@ def record_to_change(record: InstanceRecord) -> Row:
 
 
 def checkpoint_to_row(checkpoint: Checkpoint) -> Row:
-    """``execution_id, seq, rev, token, recoveries, format, events``, then ``instance_id, rev`` for the condition."""
+    """``execution_id, seq, rev, token, recoveries, format, events``, then what the condition compares.
+
+    That is ``instance_id, rev, execution_id`` and the start of that execution. No parameter is numbered, as Python
+    3.12 to 3.12.3 warn of each that is (https://github.com/python/cpython/issues/117995).
+    """
     return (
         checkpoint.execution_id,
         checkpoint.seq,
@@ -147,6 +152,8 @@ def checkpoint_to_row(checkpoint: Checkpoint) -> Row:
         orjson.dumps(shallow_dicts(checkpoint.events)).decode(),
         checkpoint.instance_id,
         checkpoint.rev,
+        checkpoint.execution_id,
+        start_of(checkpoint.execution_id),
     )
 
 
