@@ -25,8 +25,8 @@ from durable_sqlite._rows import (
     record_to_row,
 )
 
-_START = "substr(execution_id, 1, instr(execution_id || '.', '.') - 1)"
-"""SQL for the first execution of the start that a record's execution goes back to: ``durable.core.ids.start_of``."""
+_SAME_START = "instr(? || '.', substr(execution_id || '.', 1, instr(execution_id || '.', '.'))) = 1"
+"""SQL for whether an execution goes back to the same start as a record's: ``durable.core.ids.same_start``."""
 
 
 @dataclass(slots=True)
@@ -73,7 +73,7 @@ class CommitStatements:
         self._checkpoint = (
             f"INSERT INTO {hub}_history (instance, execution_id, seq, rev, token, recoveries, format, events) "
             f"SELECT id, {placeholders(7)} FROM {hub}_instances WHERE instance_id = ? AND rev <= ? "
-            f"AND (execution_id = ? OR {_START} = ?) ON CONFLICT DO NOTHING"
+            f"AND (execution_id = ? OR {_SAME_START}) ON CONFLICT DO NOTHING"
         )
         self._token = (
             f"SELECT token FROM {hub}_history JOIN {hub}_instances ON id = instance "

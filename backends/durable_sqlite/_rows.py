@@ -12,7 +12,6 @@ from durable.backend import Checkpoint, InstanceRecord, Message
 from durable.core.codec import FORMAT, event_from_dict, failure_from_dict, failure_to_dict, shallow_dict, shallow_dicts
 from durable.core.errors import FailureDetails, UnsupportedHistoryError
 from durable.core.events import HistoryEvent, ParentInstance
-from durable.core.ids import start_of
 from durable.core.state import RuntimeStatus
 
 Row = tuple[Any, ...]
@@ -139,8 +138,8 @@ def record_to_change(record: InstanceRecord) -> Row:
 def checkpoint_to_row(checkpoint: Checkpoint) -> Row:
     """``execution_id, seq, rev, token, recoveries, format, events``, then what the condition compares.
 
-    That is ``instance_id, rev, execution_id`` and the start of that execution. No parameter is numbered, as Python
-    3.12 to 3.12.3 warn of each that is (https://github.com/python/cpython/issues/117995).
+    That is ``instance_id, rev, execution_id, execution_id``. No parameter is numbered, as Python 3.12 to 3.12.3 warn
+    of each that is (https://github.com/python/cpython/issues/117995).
     """
     return (
         checkpoint.execution_id,
@@ -153,7 +152,7 @@ def checkpoint_to_row(checkpoint: Checkpoint) -> Row:
         checkpoint.instance_id,
         checkpoint.rev,
         checkpoint.execution_id,
-        start_of(checkpoint.execution_id),
+        checkpoint.execution_id,
     )
 
 
