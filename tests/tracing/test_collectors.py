@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
+from sysconfig import get_config_var
 from time import monotonic, sleep
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -34,11 +35,25 @@ from tests.tracing.histories import everything
 from tests.tracing.test_over_the_wire import check_whole, registry, steps
 
 
+def rotel_environment() -> dict[str, str]:
+    """The program wants Python's shared library, which need not lie where the system looks for such."""
+    places = get_config_var("LIBDIR"), os.environ.get("LD_LIBRARY_PATH")
+    return {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(filter(None, places))}
+
+
 def rotel_program() -> Path | None:
-    """The collector's program, where its package has one for this machine."""
+    """The collector's program, where its package has one that runs on this machine with this Python."""
     found = find_spec("rotel")
     path = None if found is None or found.origin is None else Path(found.origin).parent / "rotel-agent"
-    return path if path is not None and path.exists() else None
+    if path is None or not path.exists():
+        return None
+    tried = subprocess.run([path, "--version"], env=rotel_environment(), capture_output=True)
+    return path if tried.returncode == 0 else None
+
+
+needs_rotel = pytest.mark.skipif(
+    rotel_program() is None, reason="rotel has no program for this machine, or Python's shared library is not there"
+)
 
 
 def free_port() -> int:
@@ -60,7 +75,7 @@ def rotel(sink: Sink, onward: str, log: Path) -> Iterator[tuple[int, int]]:
         *("--otlp-grpc-endpoint", f"127.0.0.1:{grpc_port}", "--otlp-http-endpoint", f"127.0.0.1:{http_port}"),
     ]
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output)
+        process = subprocess.Popen(command, env=rotel_environment(), stdout=output, stderr=output)
         try:
             for port in (grpc_port, http_port):
                 wait_for_port(port, process, log)
@@ -79,7 +94,7 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> Non
     raise AssertionError(f"the collector does not listen: {log.read_text('utf-8', 'replace')}")
 
 
-@pytest.mark.skipif(rotel_program() is None, reason="rotel has no program for this machine")
+@needs_rotel
 @pytest.mark.parametrize("onward", ["grpc", "http"])
 @pytest.mark.parametrize("there", ["grpc", "http"])
 async def test_a_collector_of_somebody_else_passes_all_of_it_on(
@@ -105,7 +120,7 @@ async def test_a_collector_of_somebody_else_passes_all_of_it_on(
     assert {one.resource["service.name"] for one in sink.spans} == {"orders"}
 
 
-@pytest.mark.skipif(rotel_program() is None, reason="rotel has no program for this machine")
+@needs_rotel
 async def test_a_worker_exports_through_a_collector(sink: Sink, make_hub: MakeHub, tmp_path: Path) -> None:
     with rotel(sink, "http", tmp_path / "rotel.log") as (_, http_port):
         hub = make_hub(exporter=OTLPSpanExporter(endpoint=f"http://127.0.0.1:{http_port}/v1/traces"))
