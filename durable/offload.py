@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
+from itertools import chain
 from typing import Any, Protocol, TypeVar
 
 from durable.backend import Backend, BackendError, Checkpoint, Commit, InstanceRecord
@@ -70,12 +71,13 @@ async def restore_checkpoints(backend: Backend, checkpoints: Sequence[Checkpoint
     Raises:
         MissingPayloadError: the store lacks a value.
     """
-    keys = {text for one in checkpoints for text in values_of(one.events) if text.startswith(_PREFIX)}
+    values = values_of(chain.from_iterable([one.events for one in checkpoints]))
+    keys = {value for value in values if value.startswith(_PREFIX)}
     if not keys:
         return list(checkpoints)
-    values = await _fetch(backend, checkpoints[0].instance_id, keys)
+    found = await _fetch(backend, checkpoints[0].instance_id, keys)
     return [
-        replace(c, events=tuple(_grown(event, VALUE_FIELD.get(type(event)), values) for event in c.events))
+        replace(c, events=tuple(_grown(event, VALUE_FIELD.get(type(event)), found) for event in c.events))
         for c in checkpoints
     ]
 

@@ -31,9 +31,7 @@ _READ: dict[type[Any], Callable[[Any], str | None]] = {kind: attrgetter(name) fo
 
 def values_of(events: Iterable[ev.HistoryEvent]) -> list[str]:
     """The values of ``events`` that are there, in their order."""
-    return [
-        text for event in events if (read := _READ.get(type(event))) is not None and (text := read(event)) is not None
-    ]
+    return list(filter(None, [read(event) for event in events if (read := _READ.get(type(event)))]))  # no JSON is empty
 
 
 def value_sizes(events: Iterable[ev.HistoryEvent]) -> tuple[int, int]:

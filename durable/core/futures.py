@@ -106,14 +106,16 @@ class DurableCall(Coroutine[Any, Any, R], Generic[R]):
     """A call that has not started: ``await`` it, or give it to ``gather``, ``create_task`` or a task group.
 
     It behaves like the coroutine of any async function - it starts when it is awaited, and
-    only once - but the loop's ``create_task`` starts it without a Task around it.
+    only once - but the loop's ``create_task`` starts it without a Task around it. ``what``, with ``names`` put into
+    it, says what is called, should that have to be said.
     """
 
     # It does not hold the future it started: that one holds it, and a cycle would be left to the garbage collector.
-    __slots__ = ("_running", "_start", "what")
+    __slots__ = ("_names", "_running", "_start", "_what")
 
-    def __init__(self, what: str, start: Callable[[], DurableFuture]) -> None:
-        self.what = what
+    def __init__(self, start: Callable[[], DurableFuture], what: str, *names: object) -> None:
+        self._what = what
+        self._names = names
         self._start: Callable[[], DurableFuture] | None = start
         self._running: Generator[Any, Any, R] | None = None
 
@@ -121,7 +123,7 @@ class DurableCall(Coroutine[Any, Any, R], Generic[R]):
         """Begin, and return the future of the outcome. Raises RuntimeError the second time."""
         start, self._start = self._start, None
         if start is None:
-            raise RuntimeError(f"cannot reuse already awaited call of {self.what}")
+            raise RuntimeError(f"cannot reuse already awaited call of {self._what.format(*self._names)}")
         future = start()
         future._call = self
         return future
@@ -165,4 +167,5 @@ class DurableCall(Coroutine[Any, Any, R], Generic[R]):
 
     def __del__(self) -> None:
         if self._start is not None:
-            warnings.warn(f"call of {self.what} was never awaited", RuntimeWarning, stacklevel=2, source=self)
+            what = self._what.format(*self._names)
+            warnings.warn(f"call of {what} was never awaited", RuntimeWarning, stacklevel=2, source=self)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from durable.core import events as ev
@@ -63,9 +64,8 @@ class Operations(Outstanding):
         payload = target.encode_arguments(args, kwargs)
         line = user_line()
         retry = retry or target.retry
-        if retry is not None:
-            return self._retried(retry, lambda previous: self._schedule(target, payload, line, previous))
-        return DurableCall(f"activity {target.name!r}", lambda: self._schedule(target, payload, line))
+        start = partial(self._schedule, target, payload, line)
+        return DurableCall(start, "activity {!r}", target.name) if retry is None else self._retried(retry, start)
 
     def _schedule(
         self, target: ActivityTarget[Any], payload: str, line: str | None, previous: ev.PreviousAttempt | None = None
@@ -120,7 +120,7 @@ class Operations(Outstanding):
         retry = retry or target.retry
         if retry is not None:
             return self._retried(retry, start)
-        return DurableCall(f"orchestrator {target.name!r}", start)
+        return DurableCall(start, "orchestrator {!r}", target.name)
 
     def _create_child(
         self,
@@ -220,7 +220,7 @@ class Operations(Outstanding):
             self.decide(ev.EntityOperationCalled(self.timestamp, task_id, entity_id, operation, payload, line))
             return self._wait_for(task_id, target, entity_id=entity_id, operation=operation)
 
-        return DurableCall(f"operation {operation!r} of {entity_id}", start)
+        return DurableCall(start, "operation {!r} of {}", operation, entity_id)
 
     def signal_entity(
         self,

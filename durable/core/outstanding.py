@@ -24,7 +24,6 @@ from durable.core.loop import Handle
 from durable.core.orchestration_loop import OrchestrationLoop
 from durable.core.sections import Locks
 from durable.core.services import CallTarget, Services
-from durable.core.values import value
 
 MAX_TASKS = 50_000
 """Calls and timers that one execution has open at once, and requests that it makes in one turn.
@@ -37,15 +36,15 @@ _FOREVER = 7_000 * 365.25 * 86_400
 """Seconds that stand for ``asyncio.sleep(math.inf)``: within what a datetime can show."""
 
 
-@value
-class _Pending:
+class _Pending(DurableFuture):
     """A call without an outcome yet; ``child`` or ``entity_id`` when it is not of an activity."""
 
-    future: DurableFuture
+    __slots__ = ("child", "entity_id", "operation", "target")
+
     target: CallTarget[Any] | None
-    child: ev.SubOrchestrationInstanceCreated | None = None
-    entity_id: str | None = None
-    operation: str = ""
+    child: ev.SubOrchestrationInstanceCreated | None
+    entity_id: str | None
+    operation: str
 
 
 class Outstanding:
@@ -91,9 +90,9 @@ class Outstanding:
         try:
             value = pending.target.decode_result(result)
         except Exception as error:
-            pending.future.set_exception(error)
+            pending.set_exception(error)
         else:
-            pending.future.set_result(value)
+            pending.set_result(value)
 
     def fail_call(self, event: ev.TaskFailed | ev.SubOrchestrationInstanceFailed | ev.EntityOperationFailed) -> None:
         """A call failed."""
@@ -109,7 +108,7 @@ class Outstanding:
             error = EntityOperationFailedError(pending.entity_id, pending.operation, task_id, details)
         else:
             error = ActivityFailedError(name, task_id, details, getattr(event, "heartbeat", None))
-        pending.future.set_exception(error)
+        pending.set_exception(error)
 
     def _call_cancelled(self, task_id: int) -> None:
         """Nobody waits for this call any more."""
@@ -153,7 +152,7 @@ class Outstanding:
     def cancel_calls(self) -> None:
         """Give up every call that is outstanding."""
         for pending in list(self._calls.values()):
-            pending.future.cancel("the orchestrator returned")
+            pending.cancel("the orchestrator returned")
 
     def release_held_locks(self) -> None:
         """Give up the critical section that the execution is in, if any."""
@@ -185,7 +184,7 @@ class Outstanding:
         pending = self._calls.pop(task_id, None)
         if pending is not None:
             self.locks.granted = True
-            pending.future.set_result(None)
+            pending.set_result(None)
 
     def release_locks(self, task_id: int) -> None:
         """Give up the critical section of that task, held or wanted."""
@@ -244,9 +243,9 @@ class Outstanding:
         entity_id: str | None = None,
         operation: str = "",
     ) -> DurableFuture:
-        future = DurableFuture(task_id, self._call_cancelled, loop=self.loop)
-        self._calls[task_id] = _Pending(future, target, child, entity_id, operation)
-        return future
+        pending = self._calls[task_id] = _Pending(task_id, self._call_cancelled, loop=self.loop)
+        pending.target, pending.child, pending.entity_id, pending.operation = target, child, entity_id, operation
+        return pending
 
     def _refuse_when_finished(self, what: str, name: str | None = None) -> None:
         self.loop.check_not_discarded()

@@ -239,6 +239,11 @@ class LiveInstance:
                 time = event.timestamp
         return time
 
+    def recall(self, events: Sequence[ev.HistoryEvent]) -> None:
+        """Take the events of former checkpoints into account, from which nothing follows any more."""
+        self.size += value_sizes(events)[0] + _EVENT_SIZE * len(events)
+        self.state.apply_all(events)
+
     def absorb(self, events: Sequence[ev.HistoryEvent]) -> Absorbed:
         """Take the events of the checkpoint ``next_seq`` into account, and say what follows from them."""
         consumed = () if self.took_outcome else self.consuming

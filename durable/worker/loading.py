@@ -318,21 +318,23 @@ class Loader:
         instance = catching.instance
 
         def turns() -> Iterator[None]:
-            if catching.events is None and instance.execution is not None:
+            later = page
+            if catching.events is None:
                 if any(type(checkpoint.events[0]) is ExecutionRewound for checkpoint in page):
                     raise RewoundHistory
-                events = chain.from_iterable([checkpoint.events for checkpoint in page])
-                yield from self._executions.replay(instance.execution, events)
-            for checkpoint in page:
+                if instance.execution is not None:
+                    events = chain.from_iterable([checkpoint.events for checkpoint in page])
+                    yield from self._executions.replay(instance.execution, events)
+                later = catching.recall(page)
+            for checkpoint in later:
                 if type(checkpoint.events[0]) is ExecutionRewound:
                     catching.go_back(checkpoint.events[0])
                 if catching.events is not None:
                     catching.events += checkpoint.events
                 instance.next_seq, instance.rev = checkpoint.seq, checkpoint.rev
                 absorbed = instance.absorb(checkpoint.events)
-                for event in checkpoint.events:
-                    if type(event) is TaskScheduled:
-                        catching.scheduled_at[event.task_id] = checkpoint.recoveries
+                if checkpoint.recoveries:
+                    catching.note_recoveries(checkpoint)
                 if checkpoint.rev > instance.record.rev:
                     catching.unsettled.append(self._settlement(instance, checkpoint, absorbed))
                 instance.next_seq += 1
@@ -376,7 +378,7 @@ class Loader:
             await self._backend.annotate([note])
         instance.queued = {task.task_id: task.queue.name for task in missing if task.queue is not None}
         offered = [(task, 2) for task in missing if task.queue is not None]  # again: their queue counts
-        return offered + [(task, instance.recoveries - scheduled_at[task.task_id] + 1) for task in lost]
+        return offered + [(task, instance.recoveries - scheduled_at.get(task.task_id, 0) + 1) for task in lost]
 
 
 def _taken_in(checkpoint: Checkpoint) -> tuple[str, ...]:

@@ -53,7 +53,7 @@ class NestedLoop(DeterministicLoop):
                 started.append(future)
             return future
 
-        return DurableCall(f"activity {task_id}", start)
+        return DurableCall(start, "activity {}", task_id)
 
     def complete(self, future: DurableFuture, result: object) -> None:
         """A turn that brings the outcome of a call."""
