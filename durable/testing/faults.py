@@ -9,11 +9,22 @@ killed process would: the store keeps what was applied, and nothing comes back o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Generator,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from enum import Enum
 from random import Random
+from types import coroutine
 from typing import Any, TypeAlias, TypeVar, cast
 
 from durable.backend import (
@@ -349,9 +360,10 @@ def _each(operation: Callable[[Sequence[Any]], Awaitable[Any]], items: Iterable[
     return [lambda item=item: operation([item]) for item in items]  # type: ignore[misc]
 
 
-async def _pass_turns(turns: int) -> None:
+@coroutine
+def _pass_turns(turns: int) -> Generator[None, None, None]:
     for _ in range(turns):
-        await asyncio.sleep(0)
+        yield  # as asyncio.sleep(0) does, and faster: simulations come here twice for each operation
 
 
 async def _do_later(work: Work[Any], turns: int) -> None:

@@ -25,7 +25,7 @@ from tests.chaos.pattern_workload import pattern_job
 from tests.chaos.replaying import replay_findings
 from tests.chaos.stores import read_memory
 from tests.chaos.workload import Job
-from tests.worker.simulation import STORM, Outcome, Scenario, Simulation, everything_from
+from tests.worker.simulation import Outcome, Scenario, Simulation, everything_from
 
 AUDIT = "the audit"
 
@@ -98,9 +98,9 @@ class MessagingSimulation(Simulation):
                 for key in range(given.args[0]):
                     group.create_task(self._raise_key(name, key))
             if given.name == "hopeless":
-                group.create_task(self._end(name, "Terminated", STORM))
+                group.create_task(self._end(name, "Terminated", self._scenario.storm))
             elif given.name == "patient":
-                group.create_task(self._end(name, "Canceled", STORM))
+                group.create_task(self._end(name, "Canceled", self._scenario.storm))
             elif given.name == "transfer" and self._random.random() < self._messaging.disturbances:
                 how = self._random.choice(("Terminated", "Canceled"))
                 group.create_task(self._end(name, how, 1.0))

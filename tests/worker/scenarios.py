@@ -13,7 +13,7 @@ from tests.worker.simulation import Outcome, Scenario, simulate
 
 _CHOICES: Mapping[str, Sequence[Any]] = {
     "hubs": (1, 2, 3),
-    "jobs": range(1, 11),
+    "jobs": (1, 2, 3, 5, 10),
     "failures": (0.0, 0.05, 0.1, 0.3),
     "crashes": (0.0, 0.005, 0.02),
     "steals": (False, True),
@@ -23,6 +23,8 @@ _CHOICES: Mapping[str, Sequence[Any]] = {
     "skew": (0.0, 0.5, 10.0),
     "duplicates": (0.0, 0.02, 0.1),
     "rivals": (0.0, 0.02, 0.1),
+    "storm": (3.0, 6.0, 12.0),
+    "turns": (0, 1, 3),
 }
 _MESSAGING_CHOICES: Mapping[str, Sequence[Any]] = {
     "roll": (20, 60, 2000),

@@ -34,8 +34,6 @@ from tests.chaos.stores import read_memory
 from tests.chaos.workload import Job, job, outcome_findings
 from tests.worker.rough_store import RoughBackend, Roughness, StrictBackend
 
-STORM = 12.0
-"""Virtual seconds in which faults are injected and instances are started."""
 CALM = 400.0
 """Virtual seconds after the storm by which everything must have ended."""
 
@@ -57,6 +55,8 @@ _MODULES_WITH_PAUSES = ("durable.worker.claims", "durable.worker.retention")
 class Scenario:
     """What a simulation does. ``skew`` is by how many seconds the clocks of neighbours differ.
 
+    ``storm`` is for how many virtual seconds faults are injected and instances are started. An operation takes up to
+    ``turns`` turns of the event loop on its way to the store, and back.
     ``slowness``, ``duplicates`` and ``rivals`` are explained in ``rough_store.py``.
     """
 
@@ -72,13 +72,16 @@ class Scenario:
     skew: float = 0.0
     duplicates: float = 0.0
     rivals: float = 0.0
+    storm: float = 12.0
+    turns: int = 3
 
 
 @dataclass
 class Outcome:
     """What became of a scenario: ``findings`` are broken promises, the rest says how rough it was.
 
-    ``operations`` counts those on the store, ``faults`` what was done to them by kind.
+    ``operations`` counts those on the store, ``faults`` what was done to them by kind; ``trace`` has of each its time,
+    the place of its worker, its name, and its fault.
     """
 
     findings: list[str] = field(default_factory=list)
@@ -87,7 +90,7 @@ class Outcome:
     executions: int = 0
     operations: int = 0
     faults: Counter[str] = field(default_factory=Counter)
-    trace: list[str] = field(default_factory=list)
+    trace: list[tuple[float, int, str, str]] = field(default_factory=list)
 
 
 @cache
@@ -196,7 +199,7 @@ class Simulation:
                 group.create_task(self._keep_hub(place))
             starts = [group.create_task(self._start(number)) for number in range(self._scenario.jobs)]
             thief = group.create_task(self._steal())
-            await asyncio.sleep(STORM)
+            await asyncio.sleep(self._scenario.storm)
             self._calm = True
             thief.cancel()
             with suppress(TimeoutError):
@@ -260,11 +263,12 @@ class Simulation:
 
     def _plan(self, place: int) -> Plan:
         scenario, loop = self._scenario, asyncio.get_running_loop()
-        stormy = random_plan(self._random.getrandbits(32), failures=scenario.failures, crashes=scenario.crashes)
+        seed = self._random.getrandbits(32)
+        stormy = random_plan(seed, failures=scenario.failures, crashes=scenario.crashes, max_turns=scenario.turns)
 
         def plan(operation: str) -> Step:
             step = Step() if self._calm else stormy(operation)
-            self._outcome.trace.append(f"{loop.time():.6f} {place} {operation} {step.fault.value}")
+            self._outcome.trace.append((loop.time(), place, operation, step.fault.value))
             return self._rough.asked(operation, step)
 
         return plan
@@ -301,7 +305,7 @@ class Simulation:
     async def _start(self, number: int) -> None:
         """Start a job through any hub, again and again until it is confirmed; some callers give up instead."""
         name, given = f"job-{number}", self.given(number)
-        await asyncio.sleep(self._random.uniform(0.0, STORM / 2))
+        await asyncio.sleep(self._random.uniform(0.0, self._scenario.storm / 2))
         self._jobs[name] = given
         while name not in self._acknowledged:
             hubs = [hub for _, hub in sorted(self._hubs.items())]
