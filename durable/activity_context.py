@@ -11,7 +11,7 @@ import orjson
 
 from durable.core.values import value
 
-_current: ContextVar[ActivityContext] = ContextVar("durable_activity")
+_current: ContextVar[Callable[[], ActivityContext]] = ContextVar("durable_activity")
 
 DEFERRED: Any = object()
 """What an activity returns that will be completed from outside."""
@@ -75,11 +75,13 @@ class ActivityContext:
     @staticmethod
     def find() -> ActivityContext | None:
         """The attempt that is running here; None outside activities."""
-        return _current.get(None)
+        find = _current.get(None)
+        return None if find is None else find()
 
-    def enter(self) -> None:
-        """Make this the current attempt of the running context (for the worker)."""
-        _current.set(self)
+    @staticmethod
+    def enter(find: Callable[[], ActivityContext]) -> None:
+        """Make what ``find`` gives the current attempt of the running context (for the worker): most never ask."""
+        _current.set(find)
 
 
 def parse_token(token: str) -> tuple[str, str, int]:

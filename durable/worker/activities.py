@@ -54,6 +54,7 @@ class Attempt:
     started_at: int = -1  # it has not run a line yet
     begin: Callable[[], LiveSpan | None] | None = None
     live: LiveSpan | None = None
+    context: ActivityContext | None = None
     key: Key = field(init=False)
 
     def __post_init__(self) -> None:
@@ -192,10 +193,9 @@ class ActivityRunner:
                 )
             definition, scheduled = attempt.definition, attempt.scheduled
             args, kwargs = definition.codec.decode_arguments(scheduled.input)
-            context = self._context_of(attempt)
-            context.enter()
+            ActivityContext.enter(partial(self._context_of, attempt))
             if definition.transactional:
-                await self._transact(attempt, context, args, kwargs)
+                await self._transact(attempt, args, kwargs)
                 return None
             if attempt.begin is not None:
                 attempt.live = attempt.begin()
@@ -214,14 +214,13 @@ class ActivityRunner:
             return self._failed(attempt, error)
         return TaskCompleted(self._clock(), task_id, payload, attempt.number, attempt.started_at, self._worker_id)
 
-    async def _transact(
-        self, attempt: Attempt, context: ActivityContext, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
+    async def _transact(self, attempt: Attempt, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Have the attempt's outcome committed with what it writes; the store tells of it then."""
         scheduled = attempt.scheduled
 
         async def work(session: Any) -> TaskCompleted:
-            replace(context, session=session).enter()
+            context = replace(self._context_of(attempt), session=session)
+            ActivityContext.enter(lambda: context)
             if attempt.begin is not None:
                 attempt.live = attempt.begin()  # the transaction may be run again, and what counts is the last run
             payload = encode(
@@ -260,6 +259,12 @@ class ActivityRunner:
             attempt.alive = None
 
     def _context_of(self, attempt: Attempt) -> ActivityContext:
+        """What the activity may ask about its attempt; made when it first does, which is before it reports anything."""
+        if attempt.context is None:
+            attempt.context = self._new_context(attempt)
+        return attempt.context
+
+    def _new_context(self, attempt: Attempt) -> ActivityContext:
         scheduled = attempt.scheduled
         previous = scheduled.previous
         return ActivityContext(
