@@ -14,6 +14,7 @@ from durable.backend import Commit, CommitOutcome, InstanceRecord
 from durable.core.ids import same_start
 from durable_sqlite._rows import (
     CHANGING_COLUMNS,
+    INDEXED_COLUMNS,
     RECORD_COLUMNS,
     Row,
     checkpoint_to_row,
@@ -84,10 +85,7 @@ class CommitStatements:
             f"WHERE instance = {hub}_instances.id AND {hub}_history.execution_id = ? AND seq = ?) "
             f"FROM {hub}_instances WHERE instance_id = ?"
         )
-        self._change = (
-            f"UPDATE {hub}_instances SET {', '.join(f'{name} = {parameter(name)}' for name in CHANGING_COLUMNS)} "
-            "WHERE instance_id = ? AND rev < ?"
-        )
+        self._change, self._change_unindexed = _changes(hub)
         self._message = (
             f"INSERT INTO {hub}_inbox (instance_id, message_id, partition, sent_at, execution_id, event) "
             f"VALUES ({placeholders(6)}) ON CONFLICT DO NOTHING"
@@ -179,12 +177,23 @@ class CommitStatements:
             connection.executemany(self._message, messages)
         if drops := [row for rows in committed for row in rows.drops]:
             connection.executemany(self._drop, drops)
-        if changes := [rows.change for rows in committed if rows.change is not None]:
-            connection.executemany(self._change, changes)
+        self._change_records(connection, committed)
         if not all_new and (known := [record_to_change(one.commit.record) for one in committed if one.change is None]):
             connection.executemany(self._change, known)  # a creation that was done before: written again
         if consumed := [row for rows in committed for row in rows.consumed]:
             connection.executemany(self._consume, consumed)
+
+    def _change_records(self, connection: sqlite3.Connection, committed: Sequence[CommitRows]) -> None:
+        """Update records. What has something to do at once most likely had so before: then no index is touched."""
+        busy: list[Row] = []
+        others: list[Row] = []
+        for rows in committed:
+            if rows.change is not None:
+                (busy if rows.commit.record.due_at == 0 else others).append(rows.change)
+        if busy and connection.executemany(self._change_unindexed, busy).rowcount < len(busy):
+            others += busy  # those that are done are not older than their change any more
+        if others:
+            connection.executemany(self._change, others)
 
     def _start(self, connection: sqlite3.Connection, committed: Sequence[CommitRows], rows: Sequence[Row]) -> list[Row]:
         """Create what is started, as ``rows``; returned are the messages to send where an id is taken."""
@@ -195,6 +204,19 @@ class CommitStatements:
             for start, stranger in zip(starts, taken, strict=True)
             if stranger is not None and start.otherwise is not None
         ]
+
+
+def _changes(hub: str) -> tuple[str, str]:
+    """SQL that updates a record, and SQL that does so if its indexed columns stay as they are, of equal parameters."""
+    plain = ", ".join(f"{name} = {parameter(name)}" for name in CHANGING_COLUMNS)
+    indexed = [(name, parameter(name)) for name in INDEXED_COLUMNS]
+    where = "instance_id = ? AND rev < ?"
+    setting = ", ".join(f"{name} = {value}" for name, value in indexed)
+    same = " AND ".join(f"{name} IS {value}" for name, value in indexed)
+    return (
+        f"UPDATE {hub}_instances SET {plain}, {setting} WHERE {where}",
+        f"UPDATE {hub}_instances SET {plain} WHERE {same} AND {where}",
+    )
 
 
 def _standing(batch: Sequence[CommitRows], outcomes: Sequence[CommitOutcome]) -> list[CommitRows]:

@@ -22,7 +22,6 @@ CHANGING_COLUMNS = (
     "updated_at",
     "input",
     "status",
-    "due_at",
     "completed_at",
     "output",
     "custom_status",
@@ -30,9 +29,13 @@ CHANGING_COLUMNS = (
     "problem",
     "recoveries",
     "heartbeats",
-    "purge_at",
     "rev",
 )
+"""The columns that a turn changes and that no index holds."""
+
+INDEXED_COLUMNS = ("due_at", "purge_at")
+"""The others that it changes."""
+
 TERMINAL = ", ".join(f"'{status.value}'" for status in RuntimeStatus if status.is_terminal)
 """The terminal states as SQL, to stand in ``IN (...)``."""
 
@@ -114,13 +117,12 @@ def record_from_row(row: Row) -> InstanceRecord:
 
 
 def record_to_change(record: InstanceRecord) -> Row:
-    """The parameters of CHANGING_COLUMNS, then ``instance_id`` and ``rev`` for the condition."""
+    """The parameters of CHANGING_COLUMNS and INDEXED_COLUMNS, then ``instance_id`` and ``rev`` for the condition."""
     return (
         record.execution_id,
         record.updated_at,
         record.input,
         _STATUS_TEXT[record.status],
-        _NULL if record.due_at is None else record.due_at,
         _NULL if record.completed_at is None else record.completed_at,
         _NULL if record.output is None else record.output,
         _NULL if record.custom_status is None else record.custom_status,
@@ -128,8 +130,9 @@ def record_to_change(record: InstanceRecord) -> Row:
         _NULL if record.problem is None else record.problem,
         record.recoveries,
         _NULL if record.heartbeats is None else mapping_text(record.heartbeats),
-        _NULL if record.purge_at is None else record.purge_at,
         record.rev,
+        _NULL if record.due_at is None else record.due_at,
+        _NULL if record.purge_at is None else record.purge_at,
         record.instance_id,
         record.rev,
     )

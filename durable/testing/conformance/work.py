@@ -35,6 +35,18 @@ class WorkConformance(ConformanceFixtures):
         assert list(await backend.runnable(ALL, T0)) == [Wakeup("busy", 0), Wakeup("waiting", T0)]
         assert list(await backend.runnable(ALL, T0, include_busy=False)) == [Wakeup("waiting", T0)]
 
+    async def test_what_is_due_follows_every_change_in_a_batch(self, backend: Backend, other: Backend) -> None:
+        """From and to: nothing to do, something at once, something later."""
+        dues = (None, 0, LATE)
+        instances = {(old, new): Instance(f"{old}-{new}") for old in dues for new in dues}
+        await create(backend, *instances.values())
+        await apply(backend, *[one.turn(due_at=old) for (old, _), one in instances.items()])
+        await apply(backend, *[one.turn(due_at=new, purge_at=LATE) for (_, new), one in instances.items()])
+        found = {wakeup.instance_id: wakeup.due_at for wakeup in await other.runnable(ALL, LATE)}
+        assert found == {f"{old}-{new}": new for old, new in instances if new is not None}
+        ids = [one.instance_id for one in instances.values()]
+        assert list(await other.get(ids)) == [one.record for one in instances.values()]
+
     async def test_timers_are_found_when_they_are_due(self, backend: Backend) -> None:
         instance = Instance("a")
         await create(backend, instance)
