@@ -333,7 +333,7 @@ class Loader:
                     catching.events += checkpoint.events
                 instance.next_seq, instance.rev = checkpoint.seq, checkpoint.rev
                 absorbed = instance.absorb(checkpoint.events)
-                if checkpoint.recoveries:
+                if checkpoint.recoveries or catching.events is not None:  # a rewound task may be scheduled again
                     catching.note_recoveries(checkpoint)
                 if checkpoint.rev > instance.record.rev:
                     catching.unsettled.append(self._settlement(instance, checkpoint, absorbed))
