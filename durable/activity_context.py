@@ -75,13 +75,13 @@ class ActivityContext:
     @staticmethod
     def find() -> ActivityContext | None:
         """The attempt that is running here; None outside activities."""
-        find = _current.get(None)
-        return None if find is None else find()
+        make = _current.get(None)
+        return None if make is None else make()
 
     @staticmethod
-    def enter(find: Callable[[], ActivityContext]) -> None:
-        """Make what ``find`` gives the current attempt of the running context (for the worker): most never ask."""
-        _current.set(find)
+    def enter(make: Callable[[], ActivityContext]) -> None:
+        """Have ``make`` give the current attempt of the running context (for the worker), if it is ever asked for."""
+        _current.set(make)
 
 
 def parse_token(token: str) -> tuple[str, str, int]:

@@ -106,8 +106,8 @@ class DurableCall(Coroutine[Any, Any, R], Generic[R]):
     """A call that has not started: ``await`` it, or give it to ``gather``, ``create_task`` or a task group.
 
     It behaves like the coroutine of any async function - it starts when it is awaited, and
-    only once - but the loop's ``create_task`` starts it without a Task around it. ``what``, with ``names`` put into
-    it, says what is called, should that have to be said.
+    only once - but the loop's ``create_task`` starts it without a Task around it. ``names`` are put into the
+    places that the text ``what`` has for them.
     """
 
     # It does not hold the future it started: that one holds it, and a cycle would be left to the garbage collector.
@@ -119,11 +119,16 @@ class DurableCall(Coroutine[Any, Any, R], Generic[R]):
         self._start: Callable[[], DurableFuture] | None = start
         self._running: Generator[Any, Any, R] | None = None
 
+    @property
+    def what(self) -> str:
+        """What is called, for messages; put together only when there is one, as a call is made at every step."""
+        return self._what.format(*self._names)
+
     def start(self) -> DurableFuture:
         """Begin, and return the future of the outcome. Raises RuntimeError the second time."""
         start, self._start = self._start, None
         if start is None:
-            raise RuntimeError(f"cannot reuse already awaited call of {self._what.format(*self._names)}")
+            raise RuntimeError(f"cannot reuse already awaited call of {self.what}")
         future = start()
         future._call = self
         return future
@@ -167,5 +172,4 @@ class DurableCall(Coroutine[Any, Any, R], Generic[R]):
 
     def __del__(self) -> None:
         if self._start is not None:
-            what = self._what.format(*self._names)
-            warnings.warn(f"call of {what} was never awaited", RuntimeWarning, stacklevel=2, source=self)
+            warnings.warn(f"call of {self.what} was never awaited", RuntimeWarning, stacklevel=2, source=self)
