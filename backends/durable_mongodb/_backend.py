@@ -101,8 +101,10 @@ class MongoBackend:
         """See :meth:`durable.backend.Backend.close`."""
         if (hub := self._hub) is not None:
             self._hub = None
-            await hub.watcher.close()
-            await hub.connection.close()
+            try:
+                await hub.watcher.close()
+            finally:
+                await hub.connection.close()
 
     def _open_hub(self) -> Hub:
         if self._hub is None:

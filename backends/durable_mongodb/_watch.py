@@ -123,9 +123,10 @@ class _Listener:
         await self._closing
 
     async def _close(self) -> None:
-        if self._pending is not None:
-            await asyncio.wait({self._pending})
-            if (error := self._pending.exception()) is not None:
+        pending = self._pending
+        if pending is not None:
+            await asyncio.wait({pending})  # meanwhile whoever watches may take the answer
+            if (error := pending.exception()) is not None:
                 _logger.debug("the change stream had ended: %s", error)
         try:
             await self._stream.close()

@@ -51,6 +51,7 @@ from durable.testing.conformance.builders import (
 )
 from durable.testing.conformance.queues import TTL, claim, new_task
 from durable_mongodb import MongoBackend, _driver, _history, _indexes, _purging
+from durable_mongodb._watch import Watcher
 
 pytestmark = pytest.mark.mongodb
 
@@ -751,3 +752,56 @@ async def test_the_drivers_see_each_other(mongodb_database_url: str) -> None:
         await apply(one, second := instance.turn())
         for backend in (one, two):
             assert list(await backend.load("a", "e1")) == [first.checkpoint, second.checkpoint]
+
+
+class OneChange:
+    """What stands behind a change stream: one change, when it is let through."""
+
+    alive = True
+
+    def __init__(self) -> None:
+        self.let = asyncio.Event()
+        self.is_closed = False
+
+    async def try_next(self) -> dict[str, Any]:
+        await self.let.wait()
+        self.let.clear()
+        return {"documentKey": {"_id": "a"}, "ns": {"coll": "hub.instances"}}
+
+    async def close(self) -> None:
+        self.is_closed = True
+
+    async def watch(self, stages: Any) -> _driver.ChangeStream:
+        return _driver.ChangeStream(self)
+
+
+@pytest.mark.parametrize("turns", range(-4, 9))
+async def test_a_watch_may_be_closed_at_whatever_moment_a_change_comes(turns: int) -> None:
+    """The change comes that many turns of the event loop before the watch is closed."""
+    stream = OneChange()
+    watcher = Watcher(cast("_driver.Connection", stream), "hub")
+
+    async def collect() -> list[Hint]:
+        return [hint async for hint in watcher.hints()]
+
+    async def change(after: int) -> None:
+        await pass_turns(after)
+        stream.let.set()
+
+    watching = asyncio.create_task(collect())
+    await pass_turns(10)  # it waits for a change
+    changing = asyncio.create_task(change(max(0, -turns)))
+    await pass_turns(max(0, turns))
+    closing = asyncio.create_task(watcher.close())
+    await changing
+    await pass_turns(20)
+    stream.let.set()  # it waits for the next one, perhaps
+    async with asyncio.timeout(5):
+        await closing
+        assert all(hint in (Hint(None), Hint("a")) for hint in await watching)
+    assert stream.is_closed
+
+
+async def pass_turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
