@@ -29,7 +29,7 @@ from durable.backend import (
     WorkerInfo,
 )
 from durable.tasks import Claims, QueuedTask, QueueLimits
-from durable_sqlite._commits import CommitRows, CommitStatements
+from durable_sqlite._commits import BatchRows, CommitStatements
 from durable_sqlite._instances import InstanceStatements
 from durable_sqlite._leases import LeaseStatements
 from durable_sqlite._queries import QueryStatements
@@ -128,7 +128,7 @@ class SqliteBackend:
 
     async def commit(self, commits: Sequence[Commit]) -> Sequence[CommitOutcome]:
         """See :meth:`durable.backend.Backend.commit`. Does the work of ``settle`` too."""
-        batch = [CommitRows.of(commit) for commit in commits]
+        batch = BatchRows.of(commits)
         return await self._writer.write(lambda connection: self._commits.commit(connection, batch))
 
     async def settle(self, commits: Sequence[Commit]) -> None:

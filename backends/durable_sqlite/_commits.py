@@ -1,14 +1,15 @@
 """CommitStatements: checkpoints with what follows from them, new records, and messages.
 
 Rule of this file: the hot path. Rows are made in the caller's thread, the writer only binds them. A batch is written by
-a few ``executemany``; only when one of them wrote fewer rows than it was given is it asked which commit lost.
+a few ``executemany``; only when one of them wrote fewer rows than it was given is it asked which commit lost, and the
+rows of the others are made again.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from durable.backend import Commit, CommitOutcome, InstanceRecord
 from durable.core.ids import same_start
@@ -31,32 +32,39 @@ _SAME_START = "instr(? || '.', substr(execution_id || '.', 1, instr(execution_id
 
 
 @dataclass(slots=True)
-class CommitRows:
-    """One commit as the rows it writes: the record is either to be created, or there and to be changed."""
+class BatchRows:
+    """A batch of commits as the rows that it writes. ``busy`` and ``others`` are for ``_change_records``."""
 
-    commit: Commit
-    create: Row | None
-    checkpoint: Row
-    change: Row | None
-    starts: Sequence[Row]
-    messages: Sequence[Row]
-    drops: Sequence[Row]
-    consumed: Sequence[Row]
+    commits: Sequence[Commit]
+    creates: list[Row] = field(default_factory=list)
+    checkpoints: list[Row] = field(default_factory=list)
+    starts: list[Row] = field(default_factory=list)
+    messages: list[Row] = field(default_factory=list)
+    drops: list[Row] = field(default_factory=list)
+    busy: list[Row] = field(default_factory=list)
+    others: list[Row] = field(default_factory=list)
+    consumed: list[Row] = field(default_factory=list)
 
     @classmethod
-    def of(cls, commit: Commit) -> CommitRows:
-        """Encode ``commit``."""
-        record = commit.record
-        return cls(
-            commit,
-            record_to_row(record) if commit.create else None,
-            checkpoint_to_row(commit.checkpoint),
-            None if commit.create else record_to_change(record),
-            [record_to_row(start.record) for start in commit.starts] if commit.starts else (),
-            [message_to_row(message) for message in commit.messages] if commit.messages else (),
-            [(record.instance_id, execution_id) for execution_id in commit.drops] if commit.drops else (),
-            [(record.updated_at, record.instance_id, id_) for id_ in commit.consumed] if commit.consumed else (),
-        )
+    def of(cls, commits: Sequence[Commit]) -> BatchRows:
+        """Encode ``commits``."""
+        rows = cls(commits)
+        for commit in commits:
+            record = commit.record
+            rows.checkpoints.append(checkpoint_to_row(commit.checkpoint))
+            if commit.create:
+                rows.creates.append(record_to_row(record))
+            else:
+                (rows.busy if record.due_at == 0 else rows.others).append(record_to_change(record))
+            if commit.starts:
+                rows.starts += [record_to_row(start.record) for start in commit.starts]
+            if commit.messages:
+                rows.messages += [message_to_row(message) for message in commit.messages]
+            if commit.drops:
+                rows.drops += [(record.instance_id, execution_id) for execution_id in commit.drops]
+            if commit.consumed:
+                rows.consumed += [(record.updated_at, record.instance_id, id_) for id_ in commit.consumed]
+        return rows
 
 
 class CommitStatements:
@@ -119,45 +127,45 @@ class CommitStatements:
         """Mark messages, given as ``at, instance_id, message_id``, as tombstones."""
         connection.executemany(self._consume, rows)
 
-    def commit(self, connection: sqlite3.Connection, batch: Sequence[CommitRows]) -> list[CommitOutcome]:
+    def commit(self, connection: sqlite3.Connection, batch: BatchRows) -> list[CommitOutcome]:
         """Write a batch and what follows from it; the answer of ``commit``."""
-        outcomes = [CommitOutcome.COMMITTED] * len(batch)
-        creates = [rows.create for rows in batch if rows.create is not None]
+        outcomes = [CommitOutcome.COMMITTED] * len(batch.commits)
+        creates = batch.creates
         all_new = not creates or connection.executemany(self._create, creates).rowcount == len(creates)
         standing = batch
         if not all_new:
-            standing = self._mark_taken(connection, batch, outcomes)
-        checkpoints = [rows.checkpoint for rows in standing]
+            standing = self._mark_taken(connection, batch.commits, outcomes)
+        checkpoints = standing.checkpoints
         if connection.executemany(self._checkpoint, checkpoints).rowcount != len(checkpoints):
-            standing = self._mark_conflicts(connection, batch, outcomes)
+            standing = self._mark_conflicts(connection, batch.commits, outcomes)
         self._follow(connection, standing, all_new=all_new)
         return outcomes
 
     def _mark_taken(
-        self, connection: sqlite3.Connection, batch: Sequence[CommitRows], outcomes: list[CommitOutcome]
-    ) -> list[CommitRows]:
+        self, connection: sqlite3.Connection, commits: Sequence[Commit], outcomes: list[CommitOutcome]
+    ) -> BatchRows:
         """Mark the creating commits whose instance id belongs to another start; the others are returned."""
-        for index, rows in enumerate(batch):
-            if rows.create is None:
+        for index, commit in enumerate(commits):
+            if not commit.create:
                 continue
-            point = rows.commit.checkpoint
+            point = commit.checkpoint
             key = (point.execution_id, point.seq, point.instance_id)
             execution_id, is_there = connection.execute(self._taken_by, key).fetchone()
             # A checkpoint that is there already: a repeated commit, or a conflict.
-            if not is_there and not same_start(execution_id, rows.commit.record.execution_id):
+            if not is_there and not same_start(execution_id, commit.record.execution_id):
                 outcomes[index] = CommitOutcome.EXISTS
-        return _standing(batch, outcomes)
+        return _standing(commits, outcomes)
 
     def _mark_conflicts(
-        self, connection: sqlite3.Connection, batch: Sequence[CommitRows], outcomes: list[CommitOutcome]
-    ) -> list[CommitRows]:
+        self, connection: sqlite3.Connection, commits: Sequence[Commit], outcomes: list[CommitOutcome]
+    ) -> BatchRows:
         """Mark those whose checkpoint another writer holds, or whose execution is gone; the others are returned."""
-        for index, rows in enumerate(batch):
+        for index, commit in enumerate(commits):
             if outcomes[index] is not CommitOutcome.COMMITTED:
                 continue
-            if self._stored_token(connection, rows.commit) != rows.commit.checkpoint.token:
+            if self._stored_token(connection, commit) != commit.checkpoint.token:
                 outcomes[index] = CommitOutcome.CONFLICT
-        return _standing(batch, outcomes)
+        return _standing(commits, outcomes)
 
     def _stored(self, connection: sqlite3.Connection, instance_id: str) -> InstanceRecord:
         return record_from_row(connection.execute(self._find, (instance_id,)).fetchone())
@@ -168,37 +176,33 @@ class CommitStatements:
         stored = connection.execute(self._token, key).fetchone()
         return None if stored is None else str(stored[0])
 
-    def _follow(self, connection: sqlite3.Connection, committed: Sequence[CommitRows], *, all_new: bool) -> None:
+    def _follow(self, connection: sqlite3.Connection, committed: BatchRows, *, all_new: bool) -> None:
         """What ``settle`` does in other backends. A record that was inserted just now is up to date."""
-        messages = [row for rows in committed for row in rows.messages]
-        if starts := [row for rows in committed for row in rows.starts]:
-            messages = self._start(connection, committed, starts) + messages
+        messages = committed.messages
+        if committed.starts:
+            messages = self._start(connection, committed) + messages
         if messages:
             connection.executemany(self._message, messages)
-        if drops := [row for rows in committed for row in rows.drops]:
-            connection.executemany(self._drop, drops)
+        if committed.drops:
+            connection.executemany(self._drop, committed.drops)
         self._change_records(connection, committed)
-        if not all_new and (known := [record_to_change(one.commit.record) for one in committed if one.change is None]):
+        if not all_new and (known := [record_to_change(one.record) for one in committed.commits if one.create]):
             connection.executemany(self._change, known)  # a creation that was done before: written again
-        if consumed := [row for rows in committed for row in rows.consumed]:
-            connection.executemany(self._consume, consumed)
+        if committed.consumed:
+            connection.executemany(self._consume, committed.consumed)
 
-    def _change_records(self, connection: sqlite3.Connection, committed: Sequence[CommitRows]) -> None:
+    def _change_records(self, connection: sqlite3.Connection, committed: BatchRows) -> None:
         """Update records. What has something to do at once most likely had so before: then no index is touched."""
-        busy: list[Row] = []
-        others: list[Row] = []
-        for rows in committed:
-            if rows.change is not None:
-                (busy if rows.commit.record.due_at == 0 else others).append(rows.change)
+        busy, others = committed.busy, committed.others
         if busy and connection.executemany(self._change_unindexed, busy).rowcount < len(busy):
-            others += busy  # those that are done are not older than their change any more
+            others = others + busy  # those that are done are not older than their change any more
         if others:
             connection.executemany(self._change, others)
 
-    def _start(self, connection: sqlite3.Connection, committed: Sequence[CommitRows], rows: Sequence[Row]) -> list[Row]:
-        """Create what is started, as ``rows``; returned are the messages to send where an id is taken."""
-        starts = [start for one in committed for start in one.commit.starts]
-        taken = self.create(connection, [start.record for start in starts], rows)
+    def _start(self, connection: sqlite3.Connection, committed: BatchRows) -> list[Row]:
+        """Create what is started; returned are the messages to send where an id is taken."""
+        starts = [start for commit in committed.commits for start in commit.starts]
+        taken = self.create(connection, [start.record for start in starts], committed.starts)
         return [
             message_to_row(start.otherwise)
             for start, stranger in zip(starts, taken, strict=True)
@@ -219,5 +223,6 @@ def _changes(hub: str) -> tuple[str, str]:
     )
 
 
-def _standing(batch: Sequence[CommitRows], outcomes: Sequence[CommitOutcome]) -> list[CommitRows]:
-    return [rows for rows, outcome in zip(batch, outcomes, strict=True) if outcome is CommitOutcome.COMMITTED]
+def _standing(commits: Sequence[Commit], outcomes: Sequence[CommitOutcome]) -> BatchRows:
+    pairs = zip(commits, outcomes, strict=True)
+    return BatchRows.of([commit for commit, outcome in pairs if outcome is CommitOutcome.COMMITTED])

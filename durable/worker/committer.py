@@ -24,12 +24,14 @@ MAX_BATCH = 500
 
 
 @value
-class _Waiting:
-    commit: Commit
-    done: Done
+class _Before:
+    """What few commits want to be done before them."""
+
     large: bool
     start: InstanceRecord | None
-    sends: bool
+
+
+_Waiting: TypeAlias = tuple[Commit, Done, _Before | None]
 
 
 class Committer:
@@ -74,8 +76,7 @@ class Committer:
         """
         if self._failed is not None:
             raise RuntimeError("the committer has failed; its worker is stopping") from self._failed
-        sends = bool(commit.messages or commit.starts or commit.record.execution_id != commit.checkpoint.execution_id)
-        self._waiting.append(_Waiting(commit, done, large, start, sends))
+        self._waiting.append((commit, done, _Before(large, start) if large or start is not None else None))
         if len(self._waiting) == 1:
             self._quiet.clear()
             self._something.set()
@@ -111,41 +112,49 @@ class Committer:
             self._quiet.set()
 
     async def _write(self, batch: list[_Waiting]) -> None:
-        if [waiting for waiting in batch if waiting.start is not None]:  # a list: a generator takes three times as long
-            batch = [waiting for waiting in batch if waiting.start is None or await self._create(waiting)]
-        commits = [waiting.commit for waiting in batch]
-        for index, waiting in enumerate(batch):
-            if waiting.large:
-                commits[index] = await self._patience.insist(partial(store_large, self._backend, waiting.commit))
+        commits = [commit for commit, _, _ in batch]
+        if [before for _, _, before in batch if before is not None]:  # a list: a generator takes three times as long
+            batch, commits = await self._prepare(batch)
         outcomes = await self._patience.insist(partial(self._backend.commit, commits))
         if not self._backend.settles_on_commit:
             pairs = zip(commits, outcomes, strict=True)
             self._settler.add([commit for commit, outcome in pairs if outcome is CommitOutcome.COMMITTED])
         sent: list[Commit] = []
-        for waiting, outcome in zip(batch, outcomes, strict=True):
-            waiting.done(outcome)
-            if waiting.sends and outcome is CommitOutcome.COMMITTED:
-                sent.append(waiting.commit)
+        for (commit, done, _), outcome in zip(batch, outcomes, strict=True):
+            done(outcome)
+            if outcome is CommitOutcome.COMMITTED and _sends(commit):
+                sent.append(commit)
         if sent and self._backend.settles_on_commit:
             self._settled(sent)
         if self._observe is not None:
             told = zip(batch, outcomes, strict=True)
-            self._observe([waiting.commit for waiting, outcome in told if outcome is CommitOutcome.COMMITTED])
+            self._observe([commit for (commit, _, _), outcome in told if outcome is CommitOutcome.COMMITTED])
 
-    async def _create(self, waiting: _Waiting) -> bool:
-        """Create the record of a start; False, and told, when its id is taken."""
-        assert waiting.start is not None
-        small = await self._patience.insist(partial(store_large_input, self._backend, waiting.start))
+    async def _prepare(self, batch: list[_Waiting]) -> tuple[list[_Waiting], list[Commit]]:
+        """Create records and store large values. Returns those whose id is not taken, and the commits to write."""
+        kept, commits = [], []
+        for waiting in batch:
+            commit, done, before = waiting
+            if before is not None and before.start is not None and not await self._create(before.start):
+                done(CommitOutcome.EXISTS)
+                continue
+            if before is not None and before.large:
+                commit = await self._patience.insist(partial(store_large, self._backend, commit))
+            kept.append(waiting)
+            commits.append(commit)
+        return kept, commits
+
+    async def _create(self, start: InstanceRecord) -> bool:
+        """Create the record of a start; False when its id is taken."""
+        small = await self._patience.insist(partial(store_large_input, self._backend, start))
         existing = (await self._patience.insist(partial(self._backend.create_instances, [small])))[0]
-        if existing is not None:
-            waiting.done(CommitOutcome.EXISTS)
         return existing is None
 
     def _take_batch(self) -> list[_Waiting]:
         """The next commits, one of an instance: one whose partition was lost and won again may have two waiting."""
         first, rest = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
         batch: dict[str, _Waiting] = {}
-        later = [item for item in first if batch.setdefault(item.commit.record.instance_id, item) is not item]
+        later = [item for item in first if batch.setdefault(item[0].record.instance_id, item) is not item]
         self._waiting = later + rest
         return list(batch.values())
 
@@ -156,3 +165,8 @@ class Committer:
             self._quiet.set()
             self._settler.release()
             self._on_failure(error)
+
+
+def _sends(commit: Commit) -> bool:
+    """Whether something waits for what follows from ``commit``: messages, starts, the next execution."""
+    return bool(commit.messages or commit.starts or commit.record.execution_id != commit.checkpoint.execution_id)
