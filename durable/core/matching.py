@@ -10,7 +10,7 @@ from durable.core import events as ev
 from durable.core.errors import FailureDetails
 
 _IDENTITY: dict[type[Any], tuple[str, ...]] = {
-    ev.TaskScheduled: ("task_id", "name"),
+    ev.TaskScheduled: ("task_id", "name"),  # and Orchestration.recalls_task
     ev.TimerCreated: ("task_id",),
     ev.TaskCancelRequested: ("task_id",),
     ev.SubOrchestrationInstanceCreated: ("task_id", "name"),

@@ -44,6 +44,10 @@ class Operations(Outstanding):
         """In replay, the decision that comes next in this turn."""
         raise NotImplementedError
 
+    def recalls_task(self, task_id: int, name: str) -> bool:
+        """Whether the decision that comes next in this turn is recorded as this task; then it is taken down."""
+        raise NotImplementedError
+
     def cancel_main(self, reason: str) -> None:
         """Cancel the orchestrator's own task, unless it is the one that asks."""
         raise NotImplementedError
@@ -73,8 +77,9 @@ class Operations(Outstanding):
         if self._finished:
             self._refuse_when_finished("activity", target.name)
         task_id = self._next_call_id("activity", target.name)
-        limits = (target.timeout, line, target.heartbeat_timeout, previous, target.queue)
-        self.decide(ev.TaskScheduled(self.timestamp, task_id, target.name, payload, *limits))
+        if not (self.is_replaying and self.recalls_task(task_id, target.name)):
+            limits = (target.timeout, line, target.heartbeat_timeout, previous, target.queue)
+            self.decide(ev.TaskScheduled(self.timestamp, task_id, target.name, payload, *limits))
         return self._wait_for(task_id, target)
 
     def _retried(

@@ -291,6 +291,19 @@ class Orchestration(Operations):
         position = len(self._decisions)
         return self._recorded[position] if self.is_replaying and position < len(self._recorded) else None
 
+    def recalls_task(self, task_id: int, name: str) -> bool:
+        """In replay, take the recorded decision down if it is this task, by what ``matching`` has for its identity.
+
+        This is :meth:`decide` without an event to compare; never where that is strict, and looks at more of it.
+        """
+        recorded = self.next_recorded()
+        if self._strict or type(recorded) is not ev.TaskScheduled:
+            return False
+        if recorded.task_id != task_id or recorded.name != name:
+            return False
+        self._decisions.append(recorded)
+        return True
+
     def decide(self, decision: ev.Decision) -> None:
         """Take a decision down; in replay it must be the recorded one.
 

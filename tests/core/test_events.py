@@ -33,15 +33,17 @@ def test_the_json_form_of_an_event_is_its_stored_form() -> None:
 
 
 @pytest.mark.parametrize(
-    "stored",
+    ("stored", "reason"),
     [
-        {"type": "FromTheFuture", "timestamp": 1},
-        {"type": "TaskCompleted", "timestamp": 1, "task_id": 1, "colour": "red"},
-        {},
+        ({"type": "FromTheFuture", "timestamp": 1}, "of type 'FromTheFuture' is not known"),
+        ({"type": "TaskCompleted", "timestamp": 1, "task_id": 1, "result": "1", "colour": "red"}, "not know: colour;"),
+        ({"type": "TaskCompleted", "timestamp": 1, "task_id": 1}, "TaskCompleted is not as .*'result'"),
+        ({"type": "TaskFailed", "timestamp": 1, "task_id": 1, "failure": {}}, "TaskFailed is not as .*'error_type'"),
+        ({}, "of type '' is not known"),
     ],
 )
-def test_what_a_newer_version_wrote_is_not_guessed_at(stored: dict[str, object]) -> None:
-    with pytest.raises(UnsupportedHistoryError, match="upgrade this worker"):
+def test_what_a_newer_version_wrote_is_not_guessed_at(stored: dict[str, object], reason: str) -> None:
+    with pytest.raises(UnsupportedHistoryError, match=f"{reason}.*upgrade this worker"):
         event_from_dict(stored)
 
 
