@@ -28,6 +28,7 @@ from uuid import uuid4
 import orjson
 
 from durable.bench.measuring import measured, percentile
+from durable.host_loop import host_runner
 
 Turn: TypeAlias = tuple[tuple[str, int, str], tuple[str, str, int, str | None], Callable[[], None]]
 
@@ -259,4 +260,5 @@ async def main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    with host_runner() as runner:
+        runner.run(main(sys.argv[1]))

@@ -20,6 +20,7 @@ from durable.core.ids import check_hub_name
 PREFIX = "DURABLE_"
 URL = "DURABLE_URL"
 HUB = "DURABLE_HUB"
+EVENT_LOOP = "DURABLE_EVENT_LOOP"
 DEFAULT_URL = "sqlite:///durable.db"
 DEFAULT_HUB = "default"
 
@@ -114,7 +115,7 @@ def read_settings(cls: type[Any], environ: Mapping[str, str]) -> dict[str, Any]:
     """
     hints = get_type_hints(cls)
     variables = {PREFIX + field.name.upper(): field.name for field in fields(cls) if field.init}
-    _refuse_misspelt(environ, [*variables, URL, HUB])
+    _refuse_misspelt(environ, [*variables, URL, HUB, EVENT_LOOP])
     read: dict[str, Any] = {}
     for variable, name in variables.items():
         if (text := environ.get(variable)) is not None:

@@ -12,6 +12,7 @@ import sys
 
 from durable.bench.running import SETTINGS
 from durable.core.context import OrchestrationContext
+from durable.host_loop import host_runner
 from durable.hub import TaskHub
 from durable.registry import Registry
 
@@ -47,4 +48,5 @@ async def work(url: str, hub_name: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(work(*sys.argv[1:]))
+    with host_runner() as runner:
+        runner.run(work(*sys.argv[1:]))

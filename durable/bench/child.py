@@ -5,7 +5,6 @@ Rule of this file: a run has a process to itself, so that none inherits the memo
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import sys
@@ -14,6 +13,7 @@ from dataclasses import asdict
 from durable.bench.measuring import Result
 from durable.bench.plan import plan
 from durable.bench.stores import Store
+from durable.host_loop import host_runner
 
 
 async def _run(name: str, store: Store, quick: bool) -> Result:
@@ -24,7 +24,8 @@ def main(task: str) -> None:
     """Run what ``task`` says: ``name``, ``store`` and ``quick``."""
     logging.getLogger("durable").setLevel(logging.ERROR)  # a worker that is stopped in the middle of its work says so
     asked = json.loads(task)
-    result = asyncio.run(_run(asked["name"], Store(**asked["store"]), asked["quick"]))
+    with host_runner() as runner:
+        result = runner.run(_run(asked["name"], Store(**asked["store"]), asked["quick"]))
     sys.stdout.write(json.dumps(asdict(result)))
 
 

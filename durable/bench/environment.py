@@ -13,6 +13,7 @@ from typing import Any
 from durable.backend_url import create_backend
 from durable.bench import mongodb, sqlite
 from durable.bench.stores import Store
+from durable.host_loop import loop_version
 
 _PROCESSORS = Path("/proc/cpuinfo")
 
@@ -24,6 +25,7 @@ def environment(store: Store) -> dict[str, Any]:
         "time": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         "durable": version("durable-orchestrations"),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "event loop": loop_version(),
         "system": platform.platform(terse=True),
         "machine": _machine(),
         "cpus": usable,

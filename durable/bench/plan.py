@@ -32,7 +32,7 @@ def plan(kind: str, quick: bool) -> dict[str, Workload]:
         "W7": partial(p.w7_sleepers, count=500 if small else 10_000, idle=2.0 if quick else 10.0),
         "W8-one": partial(p.w8_signals, count=200 if small else 1000, entities=1),
         "W8-many": partial(p.w8_signals, count=200 if small else 1000, entities=100),
-        "W9": partial(w9_workers, per_partition=1 if quick else 2),
+        "W9": partial(w9_workers, per_partition=1, rounds=5_000) if quick else partial(w9_workers, per_partition=2),
         "W10": partial(p.w10_eternal, generations=100 if small else 10_000),
         "memory": partial(w.idle_memory, count=20_000),
     }

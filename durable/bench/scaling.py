@@ -37,41 +37,41 @@ class _Stretch:
     costs: dict[str, float]
 
 
-async def w9_workers(store: Store, per_partition: int) -> Result:
+async def w9_workers(store: Store, per_partition: int, rounds: int = burning.ROUNDS) -> Result:
     """Activities that burn processor time, with one worker process and with two."""
-    one, two = [await _with_workers(store, number, per_partition) for number in (1, 2)]
+    one, two = [await _with_workers(store, number, per_partition, rounds) for number in (1, 2)]
     figures = {
         "two workers / one": two.rate / one.rate,
         "activities/s with one": one.rate,
         "activities/s with two": two.rate,
-        "ms of an activity": _activity_seconds() * 1e3,
+        "ms of an activity": _activity_seconds(rounds) * 1e3,
         **{f"{whose} CPU ms each, with two": cost for whose, cost in two.costs.items()},
         "share of the busier worker %": two.busiest * 100,
     }
     return Result(f"two workers, {per_partition * SETTINGS.partitions} instances", "activity", figures)
 
 
-def _activity_seconds() -> float:
+def _activity_seconds(rounds: int) -> float:
     """Processor time of one activity alone; the median of some."""
     costs = []
     for _ in range(10):
         with measured() as span:
-            burning.spend(burning.ROUNDS)
+            burning.spend(rounds)
         costs.append(span.cpu)
     return median(costs)
 
 
-async def _with_workers(store: Store, number: int, per_partition: int) -> _Stretch:
+async def _with_workers(store: Store, number: int, per_partition: int, rounds: int) -> _Stretch:
     place = store.fresh()
     hub = TaskHub(place.url, name=place.hub, settings=SETTINGS)
     hub.include(burning.registry)
     async with hub, AsyncExitStack() as stack:
         workers = [(await stack.enter_async_context(_worker(place))).pid for _ in range(number)]
         await _shared(hub, number)
-        await _all_done(hub, _ids("warm", 1))
+        await _all_done(hub, _ids("warm", 1), rounds)
         before = _cpu_seconds(workers)
         start = perf_counter()
-        ran = await _all_done(hub, _ids("burn", per_partition))
+        ran = await _all_done(hub, _ids("burn", per_partition), rounds)
         wall, count = perf_counter() - start, ran.total()
         costs = {whose: (now - before[whose]) / count * 1e3 for whose, now in _cpu_seconds(workers).items()}
     return _Stretch(count / wall, max(ran.values()) / count, costs)
@@ -85,11 +85,9 @@ def _cpu_seconds(workers: list[int]) -> dict[str, float]:
     return {"workers'": those, "client's": this, "all others'": all_of_it - those - this}
 
 
-async def _all_done(hub: TaskHub, ids: list[str]) -> Counter[int]:
+async def _all_done(hub: TaskHub, ids: list[str], rounds: int) -> Counter[int]:
     """Run an instance of each of these ids; how many activities each process ran."""
-    handles = await asyncio.gather(
-        *[hub.start(burning.burn_many, _WIDTH, burning.ROUNDS, instance_id=one) for one in ids]
-    )
+    handles = await asyncio.gather(*[hub.start(burning.burn_many, _WIDTH, rounds, instance_id=one) for one in ids])
     results = await asyncio.gather(*[handle.result() for handle in handles])
     return Counter(pid for pids in results for pid in pids)
 

@@ -6,7 +6,6 @@ commands share (the store, the conditions of a query) is written once. The rest 
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import MISSING, fields, is_dataclass
@@ -15,6 +14,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from durable.cli.exits import ExitCode, drop_output, report
+from durable.host_loop import host_runner
 
 Command = Callable[..., Coroutine[Any, Any, ExitCode | None]]
 _DEBUG = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -76,7 +76,8 @@ def _keyword(name: str, default: Any, hint: Any) -> inspect.Parameter:
 
 def _run(function: Command, values: dict[str, Any], debug: bool) -> ExitCode:
     try:
-        return asyncio.run(function(**values)) or ExitCode.OK
+        with host_runner() as runner:
+            return runner.run(function(**values)) or ExitCode.OK
     except BrokenPipeError:
         drop_output()
         return ExitCode.OK

@@ -18,6 +18,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from durable import ActivityContext, BackendUnavailable, TaskHub
+from durable.host_loop import host_runner
 from durable.settings import Settings
 from durable.worker import entities, partitions
 from tests.chaos import pattern_workload, workload
@@ -49,7 +50,8 @@ def main(url: str, effects: str, lease_time: str, place: str, keep: str) -> None
     _record_effects_in(effects)
     up = str(Path(effects).with_name(f"up.{os.getpid()}"))
     try:
-        asyncio.run(_work(url, settings(float(lease_time), int(keep)), up))
+        with host_runner() as runner:
+            runner.run(_work(url, settings(float(lease_time), int(keep)), up))
     except BackendUnavailable as error:
         logging.warning("the store is not there: %s", error)
         sys.exit(STORE_LOST)

@@ -7,6 +7,7 @@ came by then does not: processes run as they are scheduled.
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ _ROOT = Path(__file__).parents[2]
 _PREMATURE = 0.1  # the share of the workers that are killed before they have come up, perhaps
 _PROGRESS = 3  # turns
 _FAR = 0.3  # the share of the workers that look like those of another machine
+_LOOPS = ("asyncio", "uvloop")
 
 
 _FATES = ("at work",) * 6 + ("stale", "frozen", "stop")
@@ -56,17 +58,19 @@ class Workers:
     keep: int
     revisions: Callable[[], int]
 
-    def spawn(self, url: str, place: str) -> subprocess.Popen[bytes]:
-        """A new process on the store at ``url``; ``place`` is near or far."""
+    def spawn(self, url: str, place: str, loop: str = "auto") -> subprocess.Popen[bytes]:
+        """A new process on the store at ``url``; ``place`` is near or far, ``loop`` a value of DURABLE_EVENT_LOOP."""
         arguments = [url, str(self.directory / "effects.log"), str(self.lease_time), place, str(self.keep)]
         with (self.directory / "workers.log").open("ab") as log:
             command = [sys.executable, "-m", "tests.chaos.chaos_app", *arguments]
-            return subprocess.Popen(command, cwd=_ROOT, stdout=log, stderr=log)
+            environment = os.environ | {"DURABLE_EVENT_LOOP": loop}
+            return subprocess.Popen(command, cwd=_ROOT, env=environment, stdout=log, stderr=log)
 
     async def torment(self, url: str, random: Random, fates: Fates, raging: Callable[[], bool]) -> None:
         """Keep one place filled with one process after another."""
         while raging():
-            worker = self.spawn(url, "far" if random.random() < _FAR else "near")
+            place = "far" if random.random() < _FAR else "near"
+            worker = self.spawn(url, place, random.choice(_LOOPS))
             try:
                 await self._let_live(worker, random)
                 await self._end(worker, fates.draw())

@@ -29,6 +29,16 @@ async def send(letter: str) -> str:
     return f"sent {letter}"
 
 
+@registry.activity
+async def loop_of_host() -> str:
+    return type(asyncio.get_running_loop()).__module__.partition(".")[0]
+
+
+@registry.orchestrator
+async def host_loop(ctx: OrchestrationContext) -> str:
+    return await loop_of_host()
+
+
 @registry.orchestrator
 async def post(ctx: OrchestrationContext, letter: str) -> str:
     return await send(letter)

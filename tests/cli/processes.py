@@ -58,9 +58,9 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
 
 
 @contextmanager
-def worker(url: str) -> Iterator[subprocess.Popen[str]]:
+def worker(url: str, **more: str) -> Iterator[subprocess.Popen[str]]:
     """``durable worker`` that is ready."""
-    with running("worker", "tests.cli.orders:hub", url=url) as process:
+    with running("worker", "tests.cli.orders:hub", url=url, directory=ROOT, **more) as process:
         wait_until(lambda: "runs hub" in said(url) or process.poll() is not None, "a worker")
         assert process.poll() is None, said(url)
         yield process

@@ -72,10 +72,14 @@ def test_a_worker_serves_the_queues_that_it_is_told(
         assert durable("start", "post", "--input", '"a"', "--wait", "--json").json["output"] == "sent a"
 
 
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_it_gracefully(durable: Command, url: str, tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_stops_it_gracefully(
+    durable: Command, url: str, tmp_path: Path, number: signal.Signals, loop: str
+) -> None:
     started = tmp_path / "started"
-    with worker(url) as process:
+    with worker(url, DURABLE_EVENT_LOOP=loop) as process:
+        assert durable("start", "host_loop", "--wait", "--json", "--url", url).json["output"] == loop
         arguments = ["--input", f'"{started}"', "--input", "1.5"]
         assert durable("start", "long_work", "--id", "w", *arguments, "--url", url).code == 0
         wait_until(started.exists, "the activity begins")
