@@ -57,8 +57,8 @@ async def monitor(ctx: OrchestrationContext, job: Job, patience: timedelta) -> i
 
 
 async def main() -> bool:
-    now = datetime.now(UTC)
     async with hub.worker():
+        now = datetime.now(UTC)
         quick = await hub.start(monitor, Job("quick job", now + timedelta(seconds=1)), timedelta(seconds=60))
         stuck = await hub.start(monitor, Job("stuck job", now + timedelta(days=1)), timedelta(seconds=1.5))
         looks, none = await asyncio.gather(quick.result(timeout=30), stuck.result(timeout=30))

@@ -72,6 +72,7 @@ async def running(name: str, *arguments: str, directory: Path, url: str | None =
     """An example under way in ``directory``; killed if it has not ended by the end of the block or the deadline."""
     command = [sys.executable, "-W", "error", str(EXAMPLES / name), *arguments]
     environment = {**os.environ, "NO_PROXY": "*"}  # loopback is asked directly
+    environment["DURABLE_BLOCKED_TURN"] = "inf"  # a machine that stands still for a moment is not the example's fault
     environment.pop("DURABLE_URL", None)
     if url is not None:
         environment["DURABLE_URL"] = url

@@ -69,6 +69,24 @@ async def abandon(hub: TaskHub) -> None:
     await hub._worker.abandon()
 
 
+def silence(hub: TaskHub) -> None:
+    """Its worker's next heartbeat, which would tell it that a lease is lost, comes later than the end of the test."""
+    assert hub._worker is not None
+    hub._worker._partitions._interval = inf
+
+
+def seize(store: MemoryStore, hub: TaskHub) -> None:
+    """Its worker gets the lease on the only partition, whoever had it."""
+    assert hub._worker is not None
+    store.leases[0] = replace(store.leases[0], owner=hub._worker.worker_id)
+
+
+def deaf_hub(store: MemoryStore, registry: Registry) -> TaskHub:
+    """A hub that is given no hints."""
+    plan = scripted_plan({"watch": [Step(Fault.FAIL_BEFORE)] * 1000})
+    return make_hub(FaultyBackend(MemoryBackend(store), plan), registry, partitions=1)
+
+
 async def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
@@ -150,11 +168,9 @@ async def test_two_owners_make_one_history() -> None:
         owner = next(hub for hub in (first, second) if hub._worker is not None and hub._worker.owns("one"))
         other = second if owner is first else first
         assert owner._worker is not None
-        assert other._worker is not None
-        # The other gets the lease, and the owner's next heartbeat comes later than the end of this test.
-        owner._worker._partitions._interval = inf
+        silence(owner)
         await asyncio.sleep(LEASE_TIME / 2)
-        store.leases[0] = replace(store.leases[0], owner=other._worker.worker_id)
+        seize(store, other)
         await until(lambda: attempts == [1, 2])
         assert owner._worker.owns("one")
         gate.set()
@@ -523,16 +539,12 @@ async def test_what_a_former_owner_commits_late_is_found_by_the_new_one() -> Non
     async def main(ctx: OrchestrationContext) -> int:
         return await step()
 
-    deaf = scripted_plan({"watch": [Step(Fault.FAIL_BEFORE)] * 1000})
-    first = make_hub(store, registry, partitions=1)
-    second = make_hub(FaultyBackend(MemoryBackend(store), deaf), registry, partitions=1)
+    first, second = make_hub(store, registry, partitions=1), deaf_hub(store, registry)
     async with first.worker():
-        assert first._worker is not None
-        first._worker._partitions._interval = inf
+        silence(first)
         await asyncio.sleep(LEASE_TIME / 2)
         async with second.worker():
-            assert second._worker is not None
-            store.leases[0] = replace(store.leases[0], owner=second._worker.worker_id)
+            seize(store, second)
             await until(lambda: second._worker is not None and second._worker.owns("one"))
             await first.start(main, instance_id="one")
             await abandon(first)
@@ -558,17 +570,13 @@ async def test_a_copy_that_a_former_owner_has_left_behind_is_noticed() -> None:
         background.cancel()
         return "done"
 
-    deaf = scripted_plan({"watch": [Step(Fault.FAIL_BEFORE)] * 1000})
-    first = make_hub(store, registry, partitions=1)
-    second = make_hub(FaultyBackend(MemoryBackend(store), deaf), registry, partitions=1)
+    first, second = make_hub(store, registry, partitions=1), deaf_hub(store, registry)
     async with first.worker():
-        assert first._worker is not None
-        first._worker._partitions._interval = inf
+        silence(first)
         await first.start(main, instance_id="one")
         await until(lambda: attempts["long"] == 1)
         async with second.worker():
-            assert second._worker is not None
-            store.leases[0] = replace(store.leases[0], owner=second._worker.worker_id)
+            seize(store, second)
             await until(lambda: attempts["long"] == 2)
             await first.get("one").raise_event("go")
             await until(lambda: attempts["short"] == 1)
