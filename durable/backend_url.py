@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -35,9 +37,15 @@ async def list_hubs(url: str) -> list[str] | None:
     return None if lister is None else sorted(await lister(url))
 
 
+@cache
+def _installed() -> Mapping[str, EntryPoint]:
+    """The backends by scheme. Asked once: it reads the metadata of every package there is, which takes 10 ms."""
+    return {point.name: point for point in entry_points(group="durable.backends")}
+
+
 def _find_factory(url: str) -> BackendFactory:
     scheme = urlsplit(url).scheme
-    found = {point.name: point for point in entry_points(group="durable.backends")}
+    found = _installed()
     if scheme not in found:
         raise ValueError(
             f"no backend for the URL {url!r}: scheme {scheme!r} is not one of {', '.join(sorted(found)) or 'none'}"

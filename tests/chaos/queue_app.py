@@ -37,8 +37,10 @@ def log(what: str, queue: str, key: str) -> None:
 @registry.activity(queue="few")
 async def work(queue: str, key: str) -> int:
     log("begin", queue, key)
-    await asyncio.sleep(0.04)
-    log("end", queue, key)
+    try:
+        await asyncio.sleep(0.04)
+    finally:  # also when its claim was lost
+        log("end", queue, key)
     return os.getpid()
 
 

@@ -21,6 +21,8 @@ from tests.e2e.waiting import until
 pytestmark = pytest.mark.slow
 
 LEASE = 4.0
+LONG_LEASE = 12.0
+"""For what a claim that expires would change: a machine may stand still for seconds."""
 COMMON = "few,keyed,paced,modest"
 _ROOT = Path(__file__).parents[2]
 
@@ -33,8 +35,8 @@ class Workers:
         self.folder = folder
         self.processes: list[subprocess.Popen[bytes]] = []
 
-    def start(self, queues: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "tests.chaos.queue_app", self.url, str(self.folder), str(LEASE), queues]
+    def start(self, queues: str, lease_time: float = LEASE) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "tests.chaos.queue_app", self.url, str(self.folder), str(lease_time), queues]
         with (self.folder / "workers.log").open("ab") as log:
             process = subprocess.Popen(command, cwd=_ROOT, stdout=log, stderr=log)
         self.processes.append(process)
@@ -79,8 +81,9 @@ def at_once(lines: list[dict[str, Any]], group: Callable[[dict[str, Any]], str])
 @pytest.mark.timeout(180)
 async def test_limits_hold_across_processes(workers: Workers) -> None:
     for queues in (COMMON, COMMON, f"{COMMON},special"):
-        workers.start(queues)
+        workers.start(queues, LONG_LEASE)
     async with hub_of(workers) as hub:
+        await until(hub.workers, lambda found: len(found) == 3, 60)
         sizes = {"few": 30, "keyed": 24, "paced": 30, "modest": 30, "special": 6}
         handles = [await hub.start("spread", queue, size) for queue, size in sizes.items()]
         pids = {queue: set(await handle.result(90)) for queue, handle in zip(sizes, handles, strict=True)}

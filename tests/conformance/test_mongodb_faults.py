@@ -92,7 +92,8 @@ def failing(server: MongoServer, commands: list[str], times: int = 1, **how: Any
 async def test_a_write_in_doubt_is_repeated_and_done_once(
     server: MongoServer, opened: Opener, how: dict[str, Any]
 ) -> None:
-    async with opened("retryWrites=false") as backend:
+    # A server that steps down is asked again at the next heartbeat.
+    async with opened("retryWrites=false&heartbeatFrequencyMS=500") as backend:
         instance = Instance("a")
         with failing(server, ["insert"], **how), pytest.raises(BackendUnavailable):
             await backend.create_instances([instance.record])
@@ -132,10 +133,10 @@ async def test_no_server_is_unavailable_in_time(server: MongoServer, opened: Ope
     with pytest.raises(BackendUnavailable):
         async with opened("serverSelectionTimeoutMS=300", url=nobody):
             pass
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 10  # 30 s is the default
 
 
-@pytest.mark.parametrize("option", ["timeoutMS=700", "socketTimeoutMS=700"])
+@pytest.mark.parametrize("option", ["timeoutMS=1500", "socketTimeoutMS=1500"])
 async def test_a_frozen_server_is_unavailable_in_time(server: MongoServer, opened: Opener, option: str) -> None:
     async with opened(option) as backend:
         instance = Instance("a")
@@ -146,7 +147,7 @@ async def test_a_frozen_server_is_unavailable_in_time(server: MongoServer, opene
             started = time.monotonic()
             with pytest.raises(BackendUnavailable):
                 await backend.commit([commit])
-            assert time.monotonic() - started < 5
+            assert time.monotonic() - started < 9  # 10 s is the default
         finally:
             server.resume()
         assert await until_answered(backend, commit) is COMMITTED
@@ -277,7 +278,7 @@ async def test_hints_end_promptly_with_close(server: MongoServer, opened: Opener
         started = time.monotonic()
         await backend.close()
         assert await waiting == []
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 5
 
 
 async def test_a_watcher_that_goes_away_without_a_word_leaves_nothing_open(opened: Opener) -> None:

@@ -17,12 +17,14 @@ from durable.testing.virtual_loop import VirtualLoop
 
 Log = Callable[[str], None]
 N = 24
+TICK = 0.1
+"""Seconds, which asyncio's own loop does wait."""
 
 
 async def worker(log: Log, number: int) -> int:
     log(f"start{number}")
     try:
-        await asyncio.sleep(1 if number % 5 else 0)
+        await asyncio.sleep(TICK if number % 5 else 0)
     except asyncio.CancelledError:
         log(f"cancel{number}")
         raise
@@ -54,7 +56,7 @@ async def task_group_abort(log: Log) -> None:
         async with asyncio.TaskGroup() as group:
             for n in range(N):
                 group.create_task(worker(log, n))
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(TICK / 2)
             raise LookupError
     except* LookupError:
         log("aborted")
@@ -75,7 +77,7 @@ async def anyio_task_group_cancel(log: Log) -> None:
     async with anyio.create_task_group() as group:
         for n in range(N):
             group.start_soon(worker, log, n)
-        await anyio.sleep(0.5)
+        await anyio.sleep(TICK / 2)
         group.cancel_scope.cancel()
     log("left")
 
@@ -85,10 +87,10 @@ async def anyio_nested_scopes(log: Log) -> None:
         with anyio.CancelScope():
             async with anyio.create_task_group() as inner:
                 inner.start_soon(worker, log, number * 5 + 1)
-                with anyio.move_on_after(50):
+                with anyio.move_on_after(50 * TICK):
                     await worker(log, number * 5 + 2)
 
-    with anyio.move_on_after(0.5):
+    with anyio.move_on_after(TICK / 2):
         async with anyio.create_task_group() as outer:
             for n in range(N):
                 outer.start_soon(nested, n)

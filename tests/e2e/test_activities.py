@@ -27,16 +27,16 @@ QUICK = RetryPolicy(max_attempts=3, first_interval=timedelta(milliseconds=5))
 async def test_heartbeats_keep_an_attempt_alive(hub_url: str) -> None:
     hub = TaskHub(hub_url)
 
-    @hub.activity(heartbeat_timeout=timedelta(seconds=0.3))
+    @hub.activity(heartbeat_timeout=timedelta(seconds=1))
     async def long() -> str:
-        for n in range(10):
+        for n in range(25):
             await asyncio.sleep(0.05)
             ActivityContext.current().heartbeat({"done": n})
         return "alive"
 
-    @hub.activity(heartbeat_timeout=timedelta(seconds=0.3))
+    @hub.activity(heartbeat_timeout=timedelta(seconds=1))
     def threaded() -> str:
-        for n in range(10):
+        for n in range(25):
             time.sleep(0.05)
             ActivityContext.current().heartbeat(n)
         return "alive in a thread"

@@ -7,7 +7,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from durable import InstanceStatus, OrchestrationContext, RuntimeStatus, Saga, TaskHub
+from durable import ActivityContext, InstanceStatus, OrchestrationContext, RuntimeStatus, Saga, TaskHub
 from durable.core import events as ev
 from tests.e2e.waiting import until
 
@@ -127,6 +127,7 @@ async def test_what_is_outstanding_ends(hub_url: str) -> None:
 
     @hub.activity
     async def endless() -> None:
+        await hub.get(ActivityContext.current().instance_id).raise_event("begun")
         try:
             await asyncio.Event().wait()
         finally:
@@ -144,7 +145,7 @@ async def test_what_is_outstanding_ends(hub_url: str) -> None:
         ctx.create_timer(timedelta(hours=1))
         ctx.call_sub_orchestrator(waiting.options(instance_id="closed"))
         ctx.call_sub_orchestrator(waiting.options(instance_id="left", parent_close="abandon"))
-        await asyncio.sleep(0.05)
+        await ctx.wait_for_external_event("begun")
         ctx.continue_as_new(False)
 
     async with hub.worker():

@@ -12,7 +12,7 @@ from durable import InstanceExistsError, OrchestrationContext, RuntimeStatus, Se
 from durable.core import events as ev
 
 DEADLINE = 30
-SOON = timedelta(seconds=0.3)
+SOON = timedelta(seconds=1)
 
 
 def hub_on(url: str) -> tuple[TaskHub, list[str]]:
@@ -43,7 +43,7 @@ async def test_the_last_start_wins(hub_url: str) -> None:
             await asyncio.sleep(0.05)
         assert (await handle.status()).runtime_status is RuntimeStatus.PENDING
         assert await handle.result(DEADLINE) == "5"
-        assert monotonic() - began > 0.25
+        assert monotonic() - began > 0.95
         started, *_ = await handle.history()
     assert runs == ["5"]
     assert isinstance(started, ev.ExecutionStarted)
@@ -54,7 +54,7 @@ async def test_the_limit_holds(hub_url: str) -> None:
     hub, runs = hub_on(hub_url)
     async with hub.worker():
         began = monotonic()
-        long, limit = timedelta(seconds=20), timedelta(seconds=1)
+        long, limit = timedelta(seconds=20), timedelta(seconds=2)
         for number in range(3):
             handle = await hub.start("report", f"{number}", instance_id="r", debounce=long, debounce_limit=limit)
         assert await handle.result(DEADLINE) == "2"

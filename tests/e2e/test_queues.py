@@ -106,11 +106,11 @@ async def test_the_rate_is_kept(hub_url: str) -> None:
 
     @hub.orchestrator
     async def many(ctx: OrchestrationContext) -> None:
-        await asyncio.gather(*[work() for _ in range(12)])
+        await asyncio.gather(*[work() for _ in range(17)])
 
     async with hub.worker():
         await (await hub.start(many)).result(DEADLINE)
-    assert starts[-1] - starts[0] > 0.5  # it takes a second from claim to claim; each may start a little later
+    assert starts[-1] - starts[0] > 0.5  # it takes 1.5 s from claim to claim; each may start a little later
 
 
 async def test_the_urgent_go_first_and_waiting_counts() -> None:

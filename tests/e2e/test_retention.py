@@ -319,7 +319,7 @@ async def test_a_hold_needs_a_reason_and_an_instance(hub_url: str) -> None:
 
 async def test_the_background_purges_on_every_store(hub_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "INTERVAL", 0.05)
-    hub = TaskHub(hub_url, settings=Settings(retain={RuntimeStatus.COMPLETED: timedelta(milliseconds=200)}))
+    hub = TaskHub(hub_url, settings=Settings(retain={RuntimeStatus.COMPLETED: timedelta(seconds=1)}))
     ends = define(hub)
     keeps = hub.orchestrator(name="keeps", retain={})(ends.fn)
     async with hub.worker():

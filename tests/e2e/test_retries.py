@@ -140,7 +140,7 @@ async def test_an_activity_may_say_how_long_to_wait(hub_url: str) -> None:
 async def test_no_attempt_begins_after_the_policys_timeout(hub_url: str) -> None:
     hub = TaskHub(hub_url)
     flaky = Flaky(hub)
-    policy = RetryPolicy(max_attempts=99, first_interval=40 * MS, backoff=1, timeout=200 * MS)
+    policy = RetryPolicy(max_attempts=99, first_interval=200 * MS, backoff=1, timeout=1000 * MS)
 
     @hub.orchestrator
     async def bounded(ctx: OrchestrationContext) -> None:
@@ -152,7 +152,7 @@ async def test_no_attempt_begins_after_the_policys_timeout(hub_url: str) -> None
             await handle.result(DEADLINE)
         begun = [row.timestamp for row in rows_of(await handle.history(), ev.TaskScheduled)]
     assert 2 <= len(begun) <= 6
-    assert begun[-1] - begun[0] <= 200_000
+    assert begun[-1] - begun[0] <= 1_000_000
 
 
 async def test_the_timeout_counts_the_time_without_a_worker(hub_url: str) -> None:

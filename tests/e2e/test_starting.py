@@ -29,7 +29,7 @@ from tests.e2e.virtual_time import in_virtual_time, virtual_hub
 from tests.e2e.waiting import until
 
 DEADLINE = 30
-SOON = timedelta(milliseconds=400)
+SOON = timedelta(seconds=1)
 MUCH_LATER = timedelta(days=400)
 
 
@@ -77,12 +77,12 @@ async def test_it_begins_at_its_time_and_not_before(hub_url: str) -> None:
 async def test_a_restarted_worker_keeps_the_time(hub_url: str) -> None:
     hub, listen, begun = listening_hub(hub_url)
     async with hub:
-        start_at = datetime.now(UTC) + 2 * SOON
+        start_at = datetime.now(UTC) + SOON
         async with hub.worker():
             handle = await hub.start(listen, start_at=start_at)
             await handle.raise_event("go", "x")
         async with hub.worker():
-            assert begun == []
+            assert begun == [] or datetime.now(UTC) >= start_at
             assert await handle.result(DEADLINE) == "x"
         assert await started_at(handle) >= start_at
 
