@@ -205,7 +205,7 @@ class Page:
 @value
 class Hint:
     """Something changed: this instance, by that message if it is one; that ``queue`` of activities; or (all None)
-    anything. A hint may be lost."""
+    anything. A hint may be lost. One of a message must name it, unless it is of anything."""
 
     instance_id: str | None
     message_id: str | None = None

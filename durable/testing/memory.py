@@ -133,7 +133,7 @@ class MemoryBackend(MemoryTasks):
         if store.watchers:
             self._hint(commit.record.instance_id for commit in commits)
             self._hint(start.record.instance_id for commit in commits for start in commit.starts)
-            self._hint(message.instance_id for commit in commits for message in commit.messages)
+            self._hint_messages(message for commit in commits for message in commit.messages)
 
     async def load(
         self, instance_id: str, execution_id: str, *, from_seq: int = 0, limit: int = 100
@@ -212,7 +212,7 @@ class MemoryBackend(MemoryTasks):
         store = self._open_store()
         for message in messages:
             store.put_message(message)
-        self._hint(message.instance_id for message in messages)
+        self._hint_messages(messages)
 
     async def receive(self, instance_ids: Sequence[str], limit: int | None = None) -> Sequence[Message]:
         """See :meth:`durable.backend.Backend.receive`."""
@@ -349,10 +349,16 @@ class MemoryBackend(MemoryTasks):
         return self.store
 
     def _hint(self, instance_ids: Iterable[str]) -> None:
+        self._tell_others((instance_id, None) for instance_id in instance_ids)
+
+    def _hint_messages(self, messages: Iterable[Message]) -> None:
+        self._tell_others((message.instance_id, message.message_id) for message in messages)
+
+    def _tell_others(self, changes: Iterable[tuple[str, str | None]]) -> None:
         others = [watcher for watcher in self.store.watchers if watcher.owner is not self]
-        if others and (ids := list(instance_ids)):
+        if others and (told := list(changes)):
             for watcher in others:
-                watcher.add(ids)
+                watcher.add(told)
 
 
 def _may_go(record: InstanceRecord) -> bool:

@@ -26,17 +26,17 @@ class Watcher:
         self.owner = owner
         self.closed = False
         self._changed = asyncio.Event()
-        self._hints: dict[str | None, None] = {}
+        self._hints: dict[tuple[str | None, str | None], None] = {}  # of an instance and a message
         self._queues: dict[str, None] = {}
 
     def add_queue(self, queue: str) -> None:
         self._queues[queue] = None
         self._changed.set()
 
-    def add(self, instance_ids: Iterable[str]) -> None:
-        self._hints.update(dict.fromkeys(instance_ids))
+    def add(self, changes: Iterable[tuple[str, str | None]]) -> None:
+        self._hints.update(dict.fromkeys(changes))
         if len(self._hints) > _MAX_HINTS:
-            self._hints = {None: None}
+            self._hints = {(None, None): None}
         self._changed.set()
 
     def close(self) -> None:
@@ -46,7 +46,7 @@ class Watcher:
     async def take(self) -> list[Hint]:
         await self._changed.wait()
         self._changed.clear()
-        hints = [Hint(instance_id) for instance_id in self._hints]
+        hints = [Hint(*change) for change in self._hints]
         hints += [Hint(None, queue=queue) for queue in self._queues]
         self._hints.clear()
         self._queues.clear()

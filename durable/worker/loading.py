@@ -129,9 +129,9 @@ class Loader:
                 return await self._new_entity(instance_id, mailbox)
             if stored is None or stored.status.is_terminal:
                 return await self._ended(instance_id, stored)
-            begins_at = scheduled_for(stored)
+            begins_at, seen = scheduled_for(stored), len(mailbox)  # before the inbox is read
             if begins_at is not None and begins_at > self._clock() and not await self._is_ended_before(stored):
-                return Early(begins_at, len(mailbox))
+                return Early(begins_at, seen)
             record = await restore_record(self._backend, stored)
             loaded = await self._from_history(record, mailbox if execution_id == record.execution_id else (), inert)
             if loaded is None:

@@ -19,7 +19,7 @@ from durable import (
     RuntimeStatus,
     TaskHub,
 )
-from durable.backend import Commit
+from durable.backend import Commit, Message
 from durable.backend_url import create_backend
 from durable.core import events as ev
 from durable.testing.faults import Fault, FaultyBackend, Step, scripted_plan
@@ -143,6 +143,31 @@ def test_neither_scans_nor_hints_nor_events_begin_it_early(settles_on_commit: bo
                 assert await handle.result() == "first"
             assert await started_at(handle) >= start_at
             assert loop.time() < 605.0
+
+    in_virtual_time(main)
+
+
+def test_a_termination_that_comes_while_its_inbox_is_read_does_not_wait_for_the_next_scan() -> None:
+    class SlowToAnswer(MemoryBackend):
+        """What was true when the inbox was read is heard a second later."""
+
+        async def receive(self, instance_ids: Sequence[str], limit: int | None = None) -> Sequence[Message]:
+            found = await super().receive(instance_ids, limit)
+            await asyncio.sleep(1.0)
+            return found
+
+    async def main() -> None:
+        backend = SlowToAnswer()
+        hub, listen, _ = listening_hub(backend, virtual_hub(backend))
+        async with hub.worker():
+            start_at = datetime.fromtimestamp(1_700_000_000, UTC) + timedelta(days=1)
+            handle = await hub.start(listen, start_at=start_at, instance_id="later")
+            await asyncio.sleep(5.0)
+            await handle.raise_event("go", "x")  # for which it is looked up
+            await asyncio.sleep(0.5)
+            await handle.terminate("not needed")
+            with pytest.raises(OrchestrationTerminatedError):
+                await handle.result(10)
 
     in_virtual_time(main)
 

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from random import Random
 from unittest.mock import patch
 
@@ -28,6 +29,7 @@ from tests.chaos.workload import Job
 from tests.worker.simulation import Outcome, Scenario, Simulation, everything_from
 
 AUDIT = "the audit"
+_MUCH_LATER = datetime(2100, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,10 @@ class MessagingSimulation(Simulation):
         if self._messaging.patterns:
             return pattern_job(number + self._scenario.seed % 6)
         return messaging_job(number + self._scenario.seed % 9)
+
+    def start_at(self, given: Job) -> datetime | None:
+        """Half of those that never end by themselves are not to begin, either."""
+        return _MUCH_LATER if given.name == "hopeless" and self._random.random() < 0.5 else None
 
     def _settings(self) -> Settings:
         return replace(super()._settings(), keep_executions=self._messaging.keep)
@@ -122,6 +128,7 @@ class MessagingSimulation(Simulation):
         self._disturbed[name] = how
         while not self._store.records[name].status.is_terminal:
             if how == "Terminated":
+                await self._insist(name, lambda handle: handle.raise_event("unheard"))  # for which it may be looked up
                 await self._insist(name, lambda handle: handle.terminate("enough"))
             else:
                 await self._insist(name, lambda handle: handle.cancel("enough"))
@@ -169,6 +176,7 @@ class MessagingSimulation(Simulation):
 
     async def _judge(self) -> None:
         outcome = self._outcome
+        outcome.findings += self.late()
         instances = read_memory(self._store)
         outcome.findings += missing_instances({*self._acknowledged, AUDIT}, instances)
         outcome.findings += pattern_findings(instances, self._jobs, self._disturbed, keep=self._messaging.keep)

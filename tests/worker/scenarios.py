@@ -43,10 +43,26 @@ ANY_SCENARIO: dict[str, Any] = {"seed": st.integers(0, 2**32), **_strategies(_CH
 ANY_MESSAGING_SCENARIO: dict[str, Any] = ANY_SCENARIO | _strategies(_MESSAGING_CHOICES)
 
 
-def scenario_of(seed: int) -> Scenario:
-    """The scenario of that seed: every third one is of plain instances, the others talk to each other."""
+_QUIET = {
+    "failures": 0.0,
+    "crashes": 0.0,
+    "steals": False,
+    "slowness": 0.0,
+    "skew": 0.0,
+    "duplicates": 0.0,
+    "rivals": 0.0,
+}
+
+
+def scenario_of(seed: int, *, quiet: bool = False) -> Scenario:
+    """The scenario of that seed: every third one is of plain instances, the others talk to each other.
+
+    In every tenth nothing goes wrong, and in ``quiet`` ones; then each instance must end in time, too.
+    """
     random = Random(f"{seed}/scenario")
     chosen = {name: random.choice(values) for name, values in _CHOICES.items()}
+    if quiet or seed % 10 == 9:
+        chosen |= _QUIET
     if seed % 3 == 0:
         return Scenario(seed, **chosen)
     more = {name: random.choice(values) for name, values in _MESSAGING_CHOICES.items()}

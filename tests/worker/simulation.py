@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import cache
 from math import inf
 from random import Random
@@ -38,6 +39,12 @@ CALM = 400.0
 """Virtual seconds after the storm by which everything must have ended."""
 
 LEASE_TIME = 2.0
+
+PROMPT = 10.0
+"""Virtual seconds after the storm, or its own start, by which an instance ends where nothing goes wrong.
+
+A wake-up that is lost is made up for by a scan of the store, which comes every 30 s: by that it is found here.
+"""
 
 _EPOCH = 1_700_000_000_000_000
 _STARTED = 1  # when this process did, as a worker would tell
@@ -74,6 +81,12 @@ class Scenario:
     rivals: float = 0.0
     storm: float = 12.0
     turns: int = 3
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing goes wrong: operations only take their turns of the event loop."""
+        chances = (self.failures, self.crashes, self.slowness, self.skew, self.duplicates, self.rivals)
+        return not any(chances) and not self.steals
 
 
 @dataclass
@@ -217,6 +230,10 @@ class Simulation:
         """The job of that number."""
         return job(number + self._scenario.seed % 7, threads=False)
 
+    def start_at(self, given: Job) -> datetime | None:
+        """When a job is to begin; None for at once."""
+        return None
+
     # --- hubs ----------------------------------------------------------------------------------
 
     async def _keep_hub(self, place: int) -> None:
@@ -311,7 +328,8 @@ class Simulation:
             hubs = [hub for _, hub in sorted(self._hubs.items())]
             if hubs:
                 try:
-                    await self._random.choice(hubs).start(given.name, *given.args, instance_id=name)
+                    hub, start_at = self._random.choice(hubs), self.start_at(given)
+                    await hub.start(given.name, *given.args, instance_id=name, start_at=start_at)
                 except InstanceExistsError:
                     self._acknowledged.add(name)  # an attempt of which no answer came back
                 except (DurableError, SimulatedCrash):
@@ -331,8 +349,21 @@ class Simulation:
         if not isinstance(error, SimulatedCrash):
             self._outcome.findings.append(f"the loop reported: {context.get('message')} {error!r}")
 
+    def late(self) -> list[str]:
+        """What ended later than anything should where nothing goes wrong."""
+        if not self._scenario.quiet:
+            return []
+        storm = _EPOCH + round(self._scenario.storm * 1_000_000)
+        waited = {
+            record.instance_id: (record.completed_at - max(record.created_at, storm)) / 1_000_000
+            for record in self._store.records.values()
+            if record.completed_at is not None
+        }
+        return [f"{name} ended {seconds:g} s late" for name, seconds in waited.items() if seconds > PROMPT]
+
     async def _judge(self) -> None:
         outcome = self._outcome
+        outcome.findings += self.late()
         instances = read_memory(self._store)
         outcome.findings += missing_instances(self._acknowledged, instances)
         outcome.findings += findings(instances)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from durable.backend import Commit, CommitOutcome
 from durable.testing.memory import MemoryBackend
 from durable.testing.memory_store import MemoryStore
-from tests.worker.scenarios import ANY_SCENARIO
+from tests.worker.scenarios import ANY_SCENARIO, run_scenario, scenario_of
 from tests.worker.simulation import Outcome, Scenario, simulate
 
 EXAMPLES = int(os.environ.get("DURABLE_SIMULATION_EXAMPLES", "300"))
@@ -33,6 +33,12 @@ scenarios = st.builds(Scenario, **ANY_SCENARIO)
 @given(scenario=scenarios)
 def test_every_promise_is_kept_through_faults(scenario: Scenario) -> None:
     outcome = simulate(scenario)
+    assert not outcome.findings, "\n".join(outcome.findings)
+
+
+@pytest.mark.parametrize("seed", [*range(60), 107, 202, 1931, 2159])  # the last met hints that did not say what of
+def test_nothing_waits_for_a_scan_where_nothing_goes_wrong(seed: int) -> None:
+    outcome = run_scenario(scenario_of(seed, quiet=True))
     assert not outcome.findings, "\n".join(outcome.findings)
 
 
