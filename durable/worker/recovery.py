@@ -206,8 +206,8 @@ class Recovery:
 
     def _take_in(self, instance_id: str, away: _Away, loaded: Loaded | Gone | Early) -> None:
         if isinstance(loaded, Early):
-            # Its messages wait in the store. One that ends it may have come after the inbox was read.
-            if any(map(_ends, away.mailbox[loaded.seen :])):
+            # Its messages wait in the store. Of those that came after the inbox was read one may end it.
+            if len(away.mailbox) > loaded.seen:
                 self._load(instance_id, _Away())
             else:
                 self._effects.begin_at(instance_id, loaded.due_at)
