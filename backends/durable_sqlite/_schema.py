@@ -131,7 +131,7 @@ CREATE TABLE IF NOT EXISTS {hub}_queues (
 ) WITHOUT ROWID
 """
 
-_WRITER_PRAGMAS = ("synchronous=FULL", "cache_size=-65536", "wal_autocheckpoint=4000", "journal_size_limit=67108864")
+_WRITER_PRAGMAS = ("synchronous=FULL", "cache_size=-65536", "journal_size_limit=67108864")
 DURABILITY = f"journal_mode=WAL, {_WRITER_PRAGMAS[0]}"
 """What an acknowledged write has been through."""
 
