@@ -77,6 +77,7 @@ class Client:
         self._sent = sent
         self._record_ahead = record_ahead
         self._start_limit = TimeLimit(settings.start_timeout)
+        self._name = token_hex(8)
         self._last_sent = 0
         self.waiters = waiters
         self._get = Gathering(backend.get)
@@ -204,7 +205,7 @@ class Client:
     ) -> Message:
         """A message that is not sent yet, later than all before it. Raises ValueError for what entities do not take."""
         now = self._next_time()
-        message_id = f"{instance_id}/client/{token_hex(16)}" if idempotency_key is None else idempotency_key
+        message_id = self._message_id(instance_id, now) if idempotency_key is None else idempotency_key
         event = make(now, message_id)
         if is_entity(instance_id) and not isinstance(event, EntityOperationSignaled):
             raise ValueError(f"{instance_id!r} is an entity: it takes signals and calls, and nothing else")
@@ -219,6 +220,10 @@ class Client:
         """The time, later than that of any message before: what one client sends stays in order."""
         self._last_sent = max(self._clock(), self._last_sent + 1)
         return self._last_sent
+
+    def _message_id(self, instance_id: str, time: int) -> str:
+        """The id of a message of this client: no other of its messages has that time."""
+        return f"{instance_id}/client/{self._name}-{time:x}"
 
     async def complete_task(self, token: str, make: Callable[[int, int], HistoryEvent]) -> None:
         """Send the outcome that ``make`` makes of a time and a task id for the activity call that ``token`` names."""
@@ -325,7 +330,8 @@ class Client:
         """
         messages = []
         for record in records:
-            now, message_id = self._next_time(), f"{record.instance_id}/client/{token_hex(16)}"
+            now = self._next_time()
+            message_id = self._message_id(record.instance_id, now)
             event = make(now, message_id)
             messages.append(Message(message_id, record.instance_id, record.partition, now, event, record.execution_id))
         await self.insist(lambda: self.backend.send(messages))
