@@ -67,7 +67,7 @@ class Settings:
 
     gc_threshold: int = 20_000
     """Young objects at which Python's garbage collector runs while a worker does (a setting of the whole
-    process, given back when the worker stops); 0 leaves it alone."""
+    process, given back when the worker stops), in smaller steps than by default; 0 leaves it alone."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

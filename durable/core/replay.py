@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Coroutine, Generator, Iterable, Iterator, Sequence
 from contextvars import Context
 from typing import Any, TypeAlias, TypeVar
 
@@ -64,7 +64,7 @@ class Orchestration(Operations):
         self._main: Task | None = None
         self._cancel: ev.ExecutionCancelRequested | None = None
         self._held: list[ev.ArrivedEvent] | None = None  # what arrived while suspended
-        self._due: deque[ev.ArrivedEvent] = deque()  # to be applied next: one event, or what was held
+        self._due: Collection[ev.ArrivedEvent] = ()  # to be applied next: one event, or what was held
         self._decisions: list[ev.Decision] = []
         self._turn_opening = 0
         self._recorded: Sequence[ev.Decision] = ()
@@ -161,9 +161,9 @@ class Orchestration(Operations):
             if self._held is None and type(event) is not ev.ExecutionSuspended:
                 self._apply(event)
                 continue
-            self._due.extend(self._admitted(event))
-            while self._due:
-                self._apply(self._due.popleft())
+            due = self._due = deque(self._admitted(event))
+            while due:
+                self._apply(due.popleft())
                 yield None
         self._close()
         return applied

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import sys
 import time
+from collections.abc import Iterator
 from uuid import uuid4
 
 import pytest
@@ -102,3 +105,35 @@ async def test_a_deploy_that_cuts_an_activity_off_does_not_count_as_a_death() ->
             await asyncio.wait_for(waits[-1].wait(), 30)  # delivered again, not given up as poison
     async with TaskHub(url) as client:
         assert (await client.get("patient").status()).runtime_status == "Running"
+
+
+@pytest.fixture
+def collector() -> Iterator[None]:
+    before = gc.get_threshold()
+    gc.set_threshold(700, 10, 10)
+    yield
+    gc.set_threshold(*before)
+
+
+@pytest.mark.usefixtures("collector")
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="its collector has no middle generation")
+async def test_the_collector_walks_little_at_a_time_while_a_worker_runs() -> None:
+    """The middle generation is walked in one go, which takes long by default when many instances begin."""
+    hub = TaskHub(f"memory://{uuid4().hex}")
+    async with hub.worker(gc_threshold=9_000):
+        assert gc.get_threshold() == (9_000, 1, 40)
+    assert gc.get_threshold() == (700, 10, 10)
+
+
+@pytest.mark.usefixtures("collector")
+async def test_the_collector_of_a_program_that_set_it_itself_is_left_alone() -> None:
+    hub = TaskHub(f"memory://{uuid4().hex}")
+    async with hub.worker(gc_threshold=0):
+        assert gc.get_threshold() == (700, 10, 10)
+    gc.set_threshold(50_000, 10, 10)
+    async with hub.worker():
+        assert gc.get_threshold() == (50_000, 10, 10)
+    gc.set_threshold(700, 10, 10)
+    async with hub.worker():
+        gc.set_threshold(1_000, 5, 5)
+    assert gc.get_threshold() == (1_000, 5, 5)
