@@ -295,11 +295,6 @@ class Client:
         found = await self._get(instance_id)
         return found is not None and found.rev > rev
 
-    async def history(self, instance_id: str) -> list[HistoryEvent]:
-        """All events of the instance's current execution, in order. Raises InstanceNotFoundError."""
-        record = await self.record(instance_id)
-        return [event for one in await self.checkpoints(instance_id, record.execution_id) for event in one.events]
-
     async def checkpoints(self, instance_id: str, execution_id: str) -> list[Checkpoint]:
         """The checkpoints of an execution as far as they are kept, large values included, in order."""
         found: list[Checkpoint] = []

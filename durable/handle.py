@@ -33,6 +33,7 @@ from durable.core.ids import check_event_name
 from durable.core.state import RuntimeStatus
 from durable.definitions import Orchestrator
 from durable.forking import fork, origin_of, own_tags
+from durable.histories import executions, read_history
 from durable.joining import send_in
 from durable.payloads import decode, encode
 from durable.purging import purge
@@ -251,9 +252,17 @@ class InstanceHandle(Generic[R]):
 
     # --- looking at it
 
-    async def history(self) -> list[HistoryEvent]:
-        """The events of the instance so far, in order. Raises InstanceNotFoundError."""
-        return await self._client().history(self.instance_id)
+    async def history(self, *, execution_id: str | None = None) -> list[HistoryEvent]:
+        """The events of an execution so far, by default of the current one, in order; of a former one as long as it is
+        kept. Raises InstanceNotFoundError, also for an execution that is not there.
+        """
+        return await read_history(self._client(), self.instance_id, execution_id)
+
+    async def executions(self) -> list[str]:
+        """The ids of the executions whose history is there, newest first: the current one, then those before it that
+        continued as new, of which the setting ``keep_executions`` says how many are kept. Raises InstanceNotFoundError.
+        """
+        return await executions(self._client(), self.instance_id)
 
     def __repr__(self) -> str:
         return f"<instance {self.instance_id!r}>"

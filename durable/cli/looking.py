@@ -1,4 +1,4 @@
-"""Looking at instances: ``list``, ``show``, ``history``, ``tree``, ``count``."""
+"""Looking at instances: ``list``, ``show``, ``history``, ``executions``, ``tree``, ``count``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ InstanceId = Annotated[str, typer.Argument(metavar="ID", help="The instance.")]
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
-    add_commands(app, {"list": list_, "show": show, "history": history, "tree": tree, "count": count})
+    add_commands(app, {"list": list_, "show": show, "history": history, "executions": executions})
+    add_commands(app, {"tree": tree, "count": count})
 
 
 async def list_(
@@ -104,11 +105,15 @@ def show_status(output: Output, status: InstanceStatus, trace_url: str | None = 
     output.fields([(name, value) for name, value in shape.items() if value != {}])
 
 
-async def history(store: Store, instance_id: InstanceId) -> None:
+async def history(
+    store: Store,
+    instance_id: InstanceId,
+    execution: Annotated[str | None, typer.Option(help="One of `durable executions`, not the current one.")] = None,
+) -> None:
     """Show the history of an instance: the events of its current execution, in order."""
     output = store.output
     async with store.connected() as hub:
-        events = history_shape(await hub.get(instance_id).history())
+        events = history_shape(await hub.get(instance_id).history(execution_id=execution))
     if output.as_json:
         for event in events:
             output.document(event)
@@ -119,6 +124,17 @@ async def history(store: Store, instance_id: InstanceId) -> None:
             event["Result"] = f"{failure['errorType']}: {failure['errorMessage']}"
     rows = [(number, *(event[column] for column in HISTORY_COLUMNS)) for number, event in enumerate(events)]
     output.rows(("#", *HISTORY_COLUMNS), rows)
+
+
+async def executions(store: Store, instance_id: InstanceId) -> None:
+    """List the executions of an instance whose history is there, newest first."""
+    output = store.output
+    async with store.connected() as hub:
+        found = await hub.get(instance_id).executions()
+    if output.as_json:
+        output.document(found)
+    else:
+        output.rows(("execution",), [(one,) for one in found])
 
 
 async def tree(store: Store, instance_id: InstanceId) -> None:

@@ -114,6 +114,16 @@ def start_of(execution_id: str) -> str:
     return _start_and_generation(execution_id)[0]
 
 
+def goes_back_to(execution_id: str, earlier: str) -> bool:
+    """Whether ``earlier``, which may be any text, is an execution of the same start, that one or one before it."""
+    start, generation = _start_and_generation(execution_id)
+    first, dot, number = earlier.partition(".")
+    if first != start or not dot:
+        return first == start
+    is_number = number.isascii() and number.isdecimal() and number[0] != "0" and len(number) <= len(str(generation))
+    return is_number and int(number) <= generation
+
+
 def same_start(execution_id: str, other: str) -> bool:
     """Whether two executions go back to the same start of an instance."""
     return _start_and_generation(execution_id)[0] == _start_and_generation(other)[0]

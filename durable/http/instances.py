@@ -23,6 +23,7 @@ from durable.http.statuses import status_json
 INSTANCE = par.in_path("instanceId", check_instance_id, NEW_ID.schema, "The instance's id.")
 SHOW_HISTORY = par.flag("showHistory", "Whether the status has historyEvents.")
 SHOW_HISTORY_OUTPUT = par.flag("showHistoryOutput", "Whether historyEvents have inputs and results.")
+EXECUTION = par.text("executionId", "A former execution, as long as its history is kept.", 256)
 SHOW_INPUT = par.flag("showInput", "Whether the status has the input.", default=True)
 FAILURE_IS_500 = par.flag("returnInternalServerErrorOnFailure", "Whether a failed instance is answered with 500.")
 CREATED_FROM = par.moment("createdTimeFrom", "Only instances created at this time or later.")
@@ -63,8 +64,13 @@ async def get_status(call: Call) -> Response:
 
 
 async def get_history(call: Call) -> Response:
-    """All events of the current execution."""
-    return JsonResponse(all_events(await call.hub.get(call[INSTANCE]).history()))
+    """All events of one execution."""
+    return JsonResponse(all_events(await call.hub.get(call[INSTANCE]).history(execution_id=call[EXECUTION])))
+
+
+async def list_executions(call: Call) -> Response:
+    """The ids of the executions whose history is there, newest first."""
+    return JsonResponse(await call.hub.get(call[INSTANCE]).executions())
 
 
 async def list_instances(call: Call) -> Response:

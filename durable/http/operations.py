@@ -160,8 +160,16 @@ OPERATIONS: tuple[Operation, ...] = (
         "/instances/{instanceId}/history",
         "getInstanceHistory",
         instances.get_history,
+        (instances.INSTANCE, instances.EXECUTION),
+        {200: Answer("All events of the execution.", {"type": "array", "items": _ref("HistoryEvent")})},
+    ),
+    Operation(
+        "GET",
+        "/instances/{instanceId}/executions",
+        "listExecutions",
+        instances.list_executions,
         (instances.INSTANCE,),
-        {200: Answer("All events of the current execution.", {"type": "array", "items": _ref("HistoryEvent")})},
+        {200: Answer("Ids, that of the current execution first.", {"type": "array", "items": {"type": "string"}})},
     ),
     Operation(
         "POST",

@@ -33,6 +33,8 @@ FAILED, USAGE, NOT_FOUND, CONFLICT, UNAVAILABLE = 1, 2, 3, 4, 5
         (["start", "greet", "--id", "done-1"], CONFLICT, "instance 'done-1' exists already with status Completed"),
         (["show", "nobody"], NOT_FOUND, "there is no instance 'nobody'"),
         (["history", "nobody"], NOT_FOUND, "there is no instance 'nobody'"),
+        (["history", "done-1", "--execution", "x"], NOT_FOUND, "instance 'done-1' has no history of an execution 'x'"),
+        (["executions", "nobody"], NOT_FOUND, "there is no instance 'nobody'"),
         (["tree", "nobody"], NOT_FOUND, "there is no instance 'nobody'"),
         (["raise", "nobody", "go"], NOT_FOUND, "there is no instance 'nobody'"),
         (["raise", "done-1", "go"], CONFLICT, "'done-1'"),

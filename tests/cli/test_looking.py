@@ -127,6 +127,13 @@ def test_history_as_json_has_all_that_is_recorded(looking: Command) -> None:
     assert "not today" in completed["FailureDetails"]["stackTrace"]
 
 
+def test_the_history_of_an_execution(looking: Command) -> None:
+    current = looking("show", "done-1", "--json").json["executionId"]
+    assert looking("executions", "done-1").lines == ["execution", current]
+    assert looking("executions", "done-1", "--json").json == [current]
+    assert looking("history", "done-1", "--execution", current).lines == looking("history", "done-1").lines
+
+
 def test_tree(looking: Command) -> None:
     root, *children = looking("tree", "family-1").lines
     assert root == "family family-1 Completed"

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from durable import ActivityContext, InstanceStatus, OrchestrationContext, RuntimeStatus, Saga, TaskHub
+import pytest
+
+from durable import (
+    ActivityContext,
+    InstanceNotFoundError,
+    InstanceStatus,
+    OrchestrationContext,
+    RuntimeStatus,
+    Saga,
+    TaskHub,
+)
 from durable.core import events as ev
 from tests.e2e.waiting import until
 
@@ -43,6 +54,58 @@ async def test_a_new_execution_with_new_arguments(hub_url: str) -> None:
             "TaskScheduled",
         ]
         assert len(history) == 8
+
+
+def counting_hub(hub_url: str) -> TaskHub:
+    """A hub whose orchestrator ``counting`` notes each number, up to 13, in an execution of its own."""
+    hub = TaskHub(hub_url)
+
+    @hub.activity
+    async def note(n: int) -> str:
+        return f"note {n}"
+
+    @hub.orchestrator
+    async def counting(ctx: OrchestrationContext, n: int) -> int:
+        await note(n)
+        if n < 13:
+            ctx.continue_as_new(n + 1)
+        return n
+
+    return hub
+
+
+async def test_former_executions_can_be_read_as_long_as_they_are_kept(hub_url: str) -> None:
+    hub = counting_hub(hub_url)
+    async with hub.worker(keep_executions=2):
+        handle = await hub.start("counting", 0)
+        assert await handle.result(DEADLINE) == 13
+        current, *former = await handle.executions()
+        assert current == (await handle.status()).execution_id
+        assert len(former) == 2
+        for n, execution_id in zip((13, 12, 11), [current, *former], strict=True):
+            history = await handle.history(execution_id=execution_id)
+            assert [event.result for event in history if isinstance(event, ev.TaskCompleted)] == [f'"note {n}"']
+        assert await handle.history(execution_id=current) == await handle.history()
+        fresh = await hub.start("counting", 13)
+        await fresh.result(DEADLINE)
+        assert await fresh.executions() == [(await fresh.status()).execution_id]
+
+
+async def test_an_execution_that_is_not_there_is_not_found(hub_url: str) -> None:
+    hub = counting_hub(hub_url)
+    async with hub.worker(keep_executions=2):
+        handle = await hub.start("counting", 0)
+        await handle.result(DEADLINE)
+        current, *former = await handle.executions()
+        start = current.partition(".")[0]
+        numbers = ["", "0", "10", "14", "011", "x", "11.11", "11/00000000", "\u0661\u0661"]
+        for unknown in ["", "other", "other.11", start, *[f"{start}.{number}" for number in numbers]]:
+            with pytest.raises(InstanceNotFoundError, match=re.escape(f"{unknown!r}: it never")) as caught:
+                await handle.history(execution_id=unknown)
+            assert str(caught.value).endswith(f"It has {', '.join([current, *former])}")
+        for look in (hub.get("nobody").executions, hub.get("nobody").history):
+            with pytest.raises(InstanceNotFoundError, match="nobody"):
+                await look()
 
 
 async def test_events_that_nobody_waited_for_go_along(hub_url: str) -> None:

@@ -58,6 +58,13 @@ async def approval(ctx: OrchestrationContext, what: Any = None) -> Any:
 
 
 @registry.orchestrator
+async def rounds(ctx: OrchestrationContext, left: int) -> int:
+    if left > 0:
+        ctx.continue_as_new(left - 1)
+    return left
+
+
+@registry.orchestrator
 async def patient(ctx: OrchestrationContext, seconds: float = 3600) -> str:
     await asyncio.sleep(seconds)
     return "done"

@@ -54,7 +54,7 @@ async def test_the_document_names_every_route(client: httpx.AsyncClient, hub: Ta
     assert len(names) == len(set(names))
     start = document["paths"][f"{BASE_PATH}/orchestrators/{{functionName}}"]["post"]
     function = next(one for one in start["parameters"] if one["name"] == "functionName")
-    assert function["schema"]["enum"] == ["add", "approval", "echo", "fail", "hello", "patient"]
+    assert function["schema"]["enum"] == ["add", "approval", "echo", "fail", "hello", "patient", "rounds"]
 
 
 async def test_a_client_without_definitions_has_no_list_of_functions() -> None:

@@ -213,6 +213,20 @@ async def test_the_history_has_every_event(client: httpx.AsyncClient, hub: TaskH
     assert (await client.get("/instances/none/history")).status_code == 404
 
 
+async def test_the_history_of_a_former_execution(client: httpx.AsyncClient) -> None:
+    await client.post("/orchestrators/rounds/one?timeout=30", json=2)
+    current, *former = (await client.get("/instances/one/executions")).json()
+    assert current == (await client.get("/instances/one")).json()["executionId"]
+    assert len(former) == 2
+    for left, execution_id in enumerate([current, *former]):
+        rows = (await client.get("/instances/one/history", params={"executionId": execution_id})).json()
+        assert (rows[0]["eventType"], rows[0]["input"]) == ("ExecutionStarted", [left])
+    _, message = error_of(await client.get("/instances/one/history?executionId=x"), 404)
+    assert message.endswith(f"It has {current}, {former[0]}, {former[1]}")
+    error_of(await client.get(f"/instances/one/history?executionId={'x' * 257}"), 400)
+    assert (await client.get("/instances/none/executions")).status_code == 404
+
+
 # --- telling
 
 
