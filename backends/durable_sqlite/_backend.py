@@ -128,8 +128,7 @@ class SqliteBackend:
 
     async def commit(self, commits: Sequence[Commit]) -> Sequence[CommitOutcome]:
         """See :meth:`durable.backend.Backend.commit`. Does the work of ``settle`` too."""
-        batch = BatchRows.of(commits)
-        return await self._writer.write(lambda connection: self._commits.commit(connection, batch))
+        return await self._writer.write_prepared(partial(BatchRows.of, commits), self._commits.commit)
 
     async def settle(self, commits: Sequence[Commit]) -> None:
         """See :meth:`durable.backend.Backend.settle`: ``commit`` has done it."""

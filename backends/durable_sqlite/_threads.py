@@ -12,11 +12,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from durable.backend import BackendClosed, BackendUnavailable
 
 _T = TypeVar("_T")
+_P = TypeVar("_P")
 
 _MAX_GROUP = 256
 _LOOK_SECONDS = 0.05
@@ -46,6 +47,22 @@ class _Job(NamedTuple):
     operation: Callable[[sqlite3.Connection], Any]
     writes: bool
     future: asyncio.Future[Any]
+
+
+class _Prepared(Generic[_P]):
+    """What ``make`` makes, for two threads that do not wait for each other: each finds it or makes it."""
+
+    __slots__ = ("_made", "_make")
+
+    def __init__(self, make: Callable[[], _P]) -> None:
+        self._make = make
+        self._made: _P | None = None
+
+    def get(self) -> _P:
+        made = self._made
+        if made is None:
+            made = self._made = self._make()
+        return made
 
 
 class _Watch(NamedTuple):
@@ -104,6 +121,22 @@ class ConnectionThread:
         It may run twice, the first time rolled back, so it has no effect but the one on the database.
         """
         return self._submit(operation, writes=True)
+
+    def write_prepared(
+        self, prepare: Callable[[], _P], operation: Callable[[sqlite3.Connection, _P], _T]
+    ) -> asyncio.Future[_T]:
+        """As :meth:`write`, with what ``prepare`` makes here while the thread wakes up, which takes longer most often.
+
+        A thread that is there sooner prepares for itself, so ``prepare`` may run twice, and has no effects.
+        """
+        prepared = _Prepared(prepare)
+        future = self.write(lambda connection: operation(connection, prepared.get()))
+        try:
+            prepared.get()
+        except BaseException:
+            future.cancel()  # it has failed in the thread, too, and this is where it is heard of
+            raise
+        return future
 
     def wait_for_change(self) -> asyncio.Future[bool]:
         """True when another connection has committed since the last such answer, or False when this one closes.
@@ -221,22 +254,21 @@ def _outcome_of(connection: sqlite3.Connection, job: _Job) -> _Outcome:
 def _transact(connection: sqlite3.Connection, jobs: Sequence[_Job]) -> list[_Outcome]:
     """Run ``jobs`` in one transaction; when one of them is at fault, each in its own, so that only that one fails."""
     try:
-        values = _in_transaction(connection, jobs)
+        return _in_transaction(connection, jobs)
     except Exception as error:
         cause = translated(error)
         if len(jobs) == 1 or isinstance(cause, BackendUnavailable):
             return [_Outcome(job.future, None, cause) for job in jobs]
         return [outcome for job in jobs for outcome in _transact(connection, [job])]
-    return [_Outcome(job.future, value, None) for job, value in zip(jobs, values, strict=True)]
 
 
-def _in_transaction(connection: sqlite3.Connection, jobs: Sequence[_Job]) -> list[Any]:
+def _in_transaction(connection: sqlite3.Connection, jobs: Sequence[_Job]) -> list[_Outcome]:
     connection.execute("BEGIN IMMEDIATE")
     try:
-        values = [job.operation(connection) for job in jobs]
+        outcomes = [_Outcome(job.future, job.operation(connection), None) for job in jobs]
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:  # SQLite itself rolls back after some errors
             connection.execute("ROLLBACK")
         raise
-    return values
+    return outcomes  # made before, as somebody waits for the commit

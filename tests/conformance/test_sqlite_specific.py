@@ -21,6 +21,7 @@ import pytest
 
 from durable.backend import BackendError, BackendUnavailable, CommitOutcome, Query
 from durable.core.errors import UnsupportedHistoryError
+from durable.core.events import TaskCompleted
 from durable.core.state import RuntimeStatus
 from durable.tasks import QueueLimits
 from durable.testing.conformance.builders import (
@@ -521,6 +522,33 @@ async def test_of_writes_that_share_a_transaction_only_the_faulty_one_fails(path
     assert answers == [[None]] * 10
     assert isinstance(faulty, OverflowError)
     assert list(await backend.get([record.instance_id for record in [*records, too_large]])) == [*records, None]
+
+
+async def test_a_commit_that_cannot_be_written_down_fails_where_it_is_made_and_harms_no_other(
+    path: Path, backend: SqliteBackend
+) -> None:
+    good, bad = Instance("good"), Instance("bad")
+    broken = bad.turn(create=True, events=[TaskCompleted(T0, 1, '"\ud800"')])  # half a character: no UTF-8 has it
+    with locked(path):  # so that they share a transaction
+        writes = [asyncio.ensure_future(backend.commit([commit])) for commit in (broken, good.turn(create=True))]
+        await asyncio.sleep(0)
+    failed, committed = await asyncio.gather(*writes, return_exceptions=True)
+    assert isinstance(failed, TypeError)
+    assert committed == [CommitOutcome.COMMITTED]
+    assert list(await backend.get(["good", "bad"])) == [good.record, None]
+
+
+async def test_a_writer_that_is_quicker_than_the_caller_prepares_for_itself(path: Path) -> None:
+    writer = ConnectionThread("quick", lambda: sqlite3.connect(path, isolation_level=None))
+    await writer.start()
+    both = threading.Barrier(2)
+
+    def prepare() -> int:
+        both.wait(DEADLINE)  # neither waits for what the other makes
+        return 7
+
+    assert await writer.write_prepared(prepare, lambda connection, made: made) == 7
+    await writer.stop()
 
 
 # --- many rows
