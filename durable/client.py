@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from secrets import token_hex
 from typing import Any, TypeAlias, TypeVar
 
 from durable.activity_context import parse_token
@@ -34,6 +33,7 @@ from durable.gathering import Gathering
 from durable.instrument import Instrument
 from durable.offload import MissingPayloadError, restore_checkpoints, restore_record, store_large_input
 from durable.payloads import decode
+from durable.random_ids import RandomIds
 from durable.registry import Registry
 from durable.settings import Settings
 from durable.time_limit import TimeLimit
@@ -77,7 +77,8 @@ class Client:
         self._sent = sent
         self._record_ahead = record_ahead
         self._start_limit = TimeLimit(settings.start_timeout)
-        self._name = token_hex(8)
+        self._ids = RandomIds()
+        self._name = self._ids.draw()[:16]
         self._last_sent = 0
         self.waiters = waiters
         self._get = Gathering(backend.get)
@@ -100,12 +101,11 @@ class Client:
 
         Raises ValueError for an instance id that breaks a rule.
         """
-        fresh = token_hex(32)  # the halves of it: each look at the system's randomness takes a while
-        instance_id = fresh[:32] if instance_id is None else check_instance_id(instance_id)
+        instance_id = self._ids.draw() if instance_id is None else check_instance_id(instance_id)
         now = self._clock()
         return InstanceRecord(
             instance_id=instance_id,
-            execution_id=fresh[32:],
+            execution_id=self._ids.draw(),
             name=name,
             partition=partition_of(instance_id, self.partition_count),
             created_at=now,

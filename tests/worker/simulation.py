@@ -139,7 +139,7 @@ def everything_from(random: Random) -> Iterator[None]:
             stack.enter_context(patch(f"{module}.perf_counter", perf_counter))
         for module in _MODULES_WITH_PAUSES:
             stack.enter_context(patch(f"{module}.uniform", random.uniform))
-        stack.enter_context(patch("durable.client.token_hex", lambda count: random.randbytes(count).hex()))
+        stack.enter_context(patch("durable.random_ids.token_hex", lambda count: random.randbytes(count).hex()))
         stack.enter_context(patch("durable.worker.loading.version", lambda name: "of today"))  # reads files
         stack.enter_context(patch("durable.worker.partitions._describe_this_process", describe))
         # For speed: a file would be read at each heartbeat, and the same adapters made for each hub.
