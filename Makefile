@@ -27,7 +27,7 @@ UV_VENV := .venv-lock
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test chaos simulate bench bench-yardstick bench-tracing lint lint-ruff lint-format lint-mypy lint-pyright lint-imports lock clean
+.PHONY: help setup demo test chaos simulate bench bench-yardstick bench-profile bench-tracing lint lint-ruff lint-format lint-mypy lint-pyright lint-imports lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/make \1	\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -51,6 +51,9 @@ bench: $(STAMP)  ## run the benchmarks: `durable bench` with ARGS
 
 bench-yardstick: $(STAMP)  ## measure the engine beside a bare prototype of its design
 	$(BIN)/python -m benchmarks.yardstick $(ARGS)
+
+bench-profile: $(STAMP)  ## show where a workload's time goes, by parts of the code (Linux)
+	$(BIN)/python -m benchmarks.profiling $(ARGS)
 
 bench-tracing: $(STAMP)  ## measure what tracing costs
 	$(BIN)/python -m benchmarks.tracing $(ARGS)
