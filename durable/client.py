@@ -256,13 +256,16 @@ class Client:
 
     # --- looking -----------------------------------------------------------------------------
 
-    def ahead(self, instance_id: str) -> InstanceRecord | None:
-        """The record as the worker of this process has committed it, where the store still shows an older one."""
-        return self._record_ahead(instance_id)
+    async def find(self, instance_id: str) -> InstanceRecord | None:
+        """The record of an instance without its large values; None when there is none.
+
+        It is the one that the worker of this process has committed, where the store still shows an older one.
+        """
+        return self._record_ahead(instance_id) or await self._get(instance_id)
 
     async def record(self, instance_id: str) -> InstanceRecord:
         """The record of an instance, large values included. Raises InstanceNotFoundError."""
-        found = self.ahead(instance_id) or await self._get(instance_id)
+        found = await self.find(instance_id)
         if found is None:
             raise not_found(instance_id)
         return await restore_record(self.backend, found)

@@ -28,10 +28,10 @@ async def create_in(client: Client, record: InstanceRecord, on_conflict: str, *,
 async def send_in(client: Client, session: Any, message: Message) -> None:
     """Send a message to an instance that runs, in a session's transaction; see ``InstanceHandle.raise_event``."""
     transaction = await _join(client, session, "raise_event(session=)")
-    record = await transaction.get(message.instance_id)
+    # Outside of the transaction first: it sees what was there when it began, and the instance may have ended since.
+    record = await client.find(message.instance_id) or await transaction.get(message.instance_id)
     if record is None:
         raise not_found(message.instance_id)
-    record = client.ahead(message.instance_id) or record
     if record.status.is_terminal:
         raise InstanceFinishedError(message.instance_id, record.status.value)
     with client.traced(message, record) as traced:

@@ -219,6 +219,22 @@ async def test_a_start_and_an_event_commit_with_what_the_user_writes(url: str, c
     assert await accounts(client, url).find_one() == {"_id": "order-1", "paid": True}
 
 
+async def test_an_event_is_refused_when_its_instance_ended_while_the_transaction_ran(url: str, client: Any) -> None:
+    hub, looking = order_hub(url), TaskHub(url)  # the one sees what its worker knows, the other what is stored
+
+    async def pay_late(session: Any) -> None:
+        await accounts(client, url).insert_one({"_id": "order-1"}, session=session)  # it sees what is there now
+        await hub.get("order-1").raise_event("paid", "ann")
+        assert await looking.get("order-1").result(DEADLINE) == ["cup", "ann"]
+        await hub.get("order-1").raise_event("paid", "bob", session=session)
+
+    async with hub.worker(), looking:
+        await hub.start("order", "cup", instance_id="order-1")
+        with pytest.raises(InstanceFinishedError):
+            await in_transaction(client, pay_late)
+    assert await accounts(client, url).find_one() is None
+
+
 async def test_a_start_and_an_event_vanish_with_what_the_user_writes(url: str, client: Any) -> None:
     hub = order_hub(url)
 
