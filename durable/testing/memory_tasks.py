@@ -55,7 +55,7 @@ class MemoryTasks:
         stored = self._queues().tasks
         for task in tasks:
             stored.setdefault(task.task_id, StoredTask(task))
-        for queue in {task.queue for task in tasks}:
+        for queue in dict.fromkeys(task.queue for task in tasks):
             self._queue_changed(queue)
 
     async def claim_tasks(

@@ -139,7 +139,7 @@ class ServedQueue:
 
     async def _start(self, tasks: Sequence[QueuedTask]) -> None:
         """Run these, with what former attempts reported; one whose instance was purged ends without an outcome."""
-        ids = list({task.instance_id for task in tasks})
+        ids = list(dict.fromkeys(task.instance_id for task in tasks))
         found = await self._patience.insist(lambda: self._backend.get(ids))
         records = dict(zip(ids, found, strict=True))
         for task in tasks:

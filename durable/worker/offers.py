@@ -7,7 +7,7 @@ history says that the activity is outstanding; one made twice is stored once.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -107,12 +107,12 @@ class Offers:
             tasks = await self._still_to_do(changes)
             if tasks:
                 await self._patience.insist(partial(self._store.offer_tasks, tasks))
-            for queue in withdrawn.union(task.queue for task in tasks):
+            for queue in dict.fromkeys([*withdrawn, *(task.queue for task in tasks)]):
                 self._offered(queue)
             if not self._changes:
                 self._idle.set()
 
-    async def _withdraw(self, changes: dict[str, _Change]) -> set[str]:
+    async def _withdraw(self, changes: dict[str, _Change]) -> Iterable[str]:
         """Withdraw what is to go, all of it before the first is cancelled: that makes room. The queues concerned."""
         task_ids: dict[str, list[str]] = {}
         for task_id, change in changes.items():
@@ -123,11 +123,11 @@ class Offers:
         for change in changes.values():
             if change.withdrawn is not None:
                 self._withdrawn(change.withdrawn)
-        return set(task_ids)
+        return task_ids
 
     async def _still_to_do(self, changes: dict[str, _Change]) -> list[QueuedTask]:
         """What is offered, without what came to its end since the instance was loaded: it has left its queue."""
-        ids = list({one.again.instance_id for one in changes.values() if one.again is not None})
+        ids = list(dict.fromkeys(one.again.instance_id for one in changes.values() if one.again is not None))
         answered: set[tuple[str, str | None, int]] = set()
         if ids:
             messages = await self._patience.insist(partial(self._backend.receive, ids))

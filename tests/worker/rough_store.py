@@ -20,7 +20,7 @@ from durable.testing.memory_store import MemoryStore
 
 T = TypeVar("T")
 
-_LONGEST = 3.0  # virtual seconds: longer than a lease
+LONGEST = 3.0  # virtual seconds: longer than a lease
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Roughness:
         if not self.happens(self.slowness):
             return 0.0
         self.faults["delayed"] += 1
-        return self.random.uniform(0.0, _LONGEST)
+        return self.random.uniform(0.0, LONGEST)
 
     def asked(self, operation: str, step: Step) -> Step:
         """Count an operation and what its plan does to it."""
@@ -77,7 +77,7 @@ class RoughBackend(FaultyBackend):
             result = await whole()
             if rough.happens(rough.duplicates):
                 rough.faults["arrived twice"] += 1
-                self._later.add(asyncio.create_task(_repeat(whole, rough.random.uniform(0.0, _LONGEST))))
+                self._later.add(asyncio.create_task(_repeat(whole, rough.random.uniform(0.0, LONGEST))))
             await _sleep(rough.delay())  # what was true when it was read may be so no more when it is heard
             return result
 

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -33,7 +33,7 @@ from tests.chaos.checker import Effect, findings, missing_instances, unexplained
 from tests.chaos.replaying import replay_findings
 from tests.chaos.stores import read_memory
 from tests.chaos.workload import Job, job, outcome_findings
-from tests.worker.rough_store import RoughBackend, Roughness, StrictBackend
+from tests.worker.rough_store import LONGEST, RoughBackend, Roughness, StrictBackend
 
 CALM = 400.0
 """Virtual seconds after the storm by which everything must have ended."""
@@ -217,11 +217,19 @@ class Simulation:
             thief.cancel()
             with suppress(TimeoutError):
                 async with asyncio.timeout(CALM):
-                    while not (all(start.done() for start in starts) and self._all_ended()):
+                    while not await self._at_rest(starts):
                         await asyncio.sleep(0.5)
             for start in starts:
                 start.cancel()
             self._stopping.set()
+
+    async def _at_rest(self, starts: Sequence[asyncio.Task[None]]) -> bool:
+        """Whether everything has ended, and goes on to be so when all that is late has come."""
+        for wait in (0.0, LONGEST if self._scenario.slowness else 0.0):
+            await asyncio.sleep(wait)
+            if not (all(start.done() for start in starts) and self._all_ended()):
+                return False
+        return True
 
     def _all_ended(self) -> bool:
         return all(record.status.is_terminal for record in self._store.records.values())
@@ -334,7 +342,7 @@ class Simulation:
                     self._acknowledged.add(name)  # an attempt of which no answer came back
                 except (DurableError, SimulatedCrash):
                     if self._random.random() < 0.2:
-                        return
+                        return await asyncio.sleep(2 * LONGEST)  # what has failed may still come to be
                 else:
                     self._acknowledged.add(name)
             await asyncio.sleep(0.5)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +15,7 @@ from durable.testing.memory_store import MemoryStore
 from tests.worker import simulate
 from tests.worker.scenarios import run_scenario, scenario_of
 
+ROOT = Path(__file__).parents[2]
 FAULTS = {
     "fail before",
     "fail partway",
@@ -42,6 +47,24 @@ def test_the_report_tells_how_rough_it_was(capsys: pytest.CaptureFixture[str]) -
 def test_a_seed_is_the_same_schedule_every_time() -> None:
     for seed in (3, 4, 5):
         assert run_scenario(scenario_of(seed)) == run_scenario(scenario_of(seed))
+
+
+def test_a_seed_is_the_same_schedule_in_every_process() -> None:
+    told = {_outcomes((104300, 104306, 104347), hashes) for hashes in ("0", "1")}
+    assert len(told) == 1
+
+
+def _outcomes(seeds: tuple[int, ...], hashes: str) -> str:
+    """What becomes of these schedules in a process whose strings hash as that says."""
+    program = (
+        "from tests.worker.scenarios import run_scenario, scenario_of\n"
+        f"print([run_scenario(scenario_of(seed)) for seed in {seeds}])"
+    )
+    surroundings = {**os.environ, "PYTHONHASHSEED": hashes}
+    ran = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=surroundings, stdout=subprocess.PIPE, check=True, text=True
+    )
+    return ran.stdout
 
 
 def test_a_finding_ends_it_with_status_1_and_names_its_seed(
