@@ -141,6 +141,8 @@ def test_the_commands_of_the_readme_work_as_typed(tmp_path: Path) -> None:
     served = [line for line in lines if line.startswith("uvicorn ")]
     assert (len(served), any(line.startswith("durable ") for line in lines)) == (1, True)
     body = "\n".join(f"{line} --port {port} >uvicorn.log 2>&1 &" if line in served else line for line in lines)
+    waits = "until durable show order-7 | grep --quiet 'waiting for approval'; do sleep 0.1; done"
+    body = body.replace("durable show order-7\n", f"{waits}\ndurable show order-7\n")  # who types takes longer
     body = body.replace("localhost:8000", f"127.0.0.1:{port}")
     body = body.replace(
         "curl ", "curl --noproxy '*' --fail --silent --show-error --retry 100 --retry-all-errors --retry-delay 1 "
