@@ -7,7 +7,7 @@ record, beside its projection, as no turn carries them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 from durable.backend import Annotation, Backend
@@ -19,12 +19,22 @@ INTERVAL = 1.0
 
 
 class Heartbeats:
-    """Collects what activities report; ``live`` finds an instance that is in memory."""
+    """Collects what activities report.
 
-    def __init__(self, backend: Backend, patience: Patience, live: Callable[[str], LiveInstance | None]) -> None:
+    ``live`` finds an instance that is in memory; ``caught_up`` waits until the store's record shows what is committed.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        patience: Patience,
+        live: Callable[[str], LiveInstance | None],
+        caught_up: Callable[[str], Awaitable[None]],
+    ) -> None:
         self._backend = backend
         self._patience = patience
         self._live = live
+        self._caught_up = caught_up
         self._news: dict[str, dict[str, str]] = {}
         self._something = asyncio.Event()
 
@@ -41,9 +51,24 @@ class Heartbeats:
         while True:
             await self._something.wait()
             self._something.clear()
-            news, self._news = self._news, {}
-            await self._patience.insist(partial(self._store, news))
+            news = await self._take()
+            if news:
+                await self._patience.insist(partial(self._store, news))
             await asyncio.sleep(INTERVAL)
+
+    async def _take(self) -> dict[str, dict[str, str]]:
+        """What is to be stored now: a record that a turn made before the report would put an older one in its place."""
+        names = list(self._news)
+        for instance_id in names:
+            await self._caught_up(instance_id)
+        news = {name: self._news.pop(name) for name in names if not self._in_turn(name)}
+        if self._news:
+            self._something.set()
+        return news
+
+    def _in_turn(self, instance_id: str) -> bool:
+        live = self._live(instance_id)
+        return live is not None and live.under_way
 
     async def _store(self, news: dict[str, dict[str, str]]) -> None:
         records = await self._backend.get(list(news))

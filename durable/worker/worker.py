@@ -140,7 +140,7 @@ class Worker:
     def _connect_finders(self) -> None:
         """Make the parts that find work, and those that let go of it."""
         backend, clock, settings, patience = self._backend, self._clock, self._settings, self._patience
-        self._heartbeats = Heartbeats(backend, patience, self._instances.get)
+        self._heartbeats = Heartbeats(backend, patience, self._instances.get, self._committer.caught_up)
         self._handover = HandOver(
             backend,
             self._count,

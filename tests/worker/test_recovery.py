@@ -56,7 +56,7 @@ def virtual_clock() -> int:
     return 1_700_000_000_000_000 + round(asyncio.get_running_loop().time() * 1_000_000)
 
 
-def make_hub(store: MemoryStore | FaultyBackend, registry: Registry, **changes: Any) -> TaskHub:
+def make_hub(store: MemoryStore | MemoryBackend | FaultyBackend, registry: Registry, **changes: Any) -> TaskHub:
     backend = MemoryBackend(store) if isinstance(store, MemoryStore) else store
     hub = TaskHub(backend, settings=replace(SETTINGS, **changes), clock=virtual_clock)
     hub.include(registry)
@@ -143,6 +143,34 @@ async def test_a_second_hub_takes_over_when_the_first_is_gone() -> None:
     assert recorded == [2, 1]
     assert handle.instance_id == "one"
     assert_sound(store)
+
+
+@virtual
+@pytest.mark.parametrize("settles_on_commit", [True, False])
+async def test_what_an_activity_reported_once_survives_its_worker(settles_on_commit: bool) -> None:
+    """Also when the record of the turn that scheduled it is stored after the report."""
+    registry, store, details = Registry(), MemoryStore(), list[object]()
+
+    @registry.activity
+    async def report() -> None:
+        context = ActivityContext.current()
+        details.append(context.heartbeat_details)
+        if len(details) == 1:
+            context.heartbeat("half")
+            await asyncio.sleep(inf)
+
+    @registry.orchestrator
+    async def main(ctx: OrchestrationContext) -> None:
+        await report()
+
+    first, second = (make_hub(MemoryBackend(store, settles_on_commit=settles_on_commit), registry) for _ in range(2))
+    async with first.worker():
+        await first.start(main, instance_id="one")
+        await asyncio.sleep(10)
+        await abandon(first)
+    async with second.worker():
+        await second.get("one").result(60)
+    assert details == [None, "half"]
 
 
 @virtual
