@@ -1,7 +1,7 @@
 """Heartbeats: what running activities report, stored now and then for whoever delivers them next.
 
 Rule of this file: they are for the next attempt's convenience and never relied on. They live in the instance's
-record, beside its projection, as no turn carries them.
+record, which each of its turns writes anew, with what the worker that has it knows of them.
 """
 
 from __future__ import annotations
